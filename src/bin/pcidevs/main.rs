@@ -1,0 +1,2 @@
+//! The command `pcidevs`.
+fn main() {}

@@ -1,0 +1,1 @@
+//! What is known of one device, from its configuration bytes.
