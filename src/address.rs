@@ -166,6 +166,15 @@ impl Sbdf {
         Self { devfn, ..self }
     }
 
+    /// The next address in order, across functions, devices, buses and segments; `None` after the last.
+    pub const fn successor(self) -> Option<Self> {
+        match (self.bdf().checked_add(1), self.segment.0.checked_add(1)) {
+            (Some(bdf), _) => Some(Self::from_bdf(self.segment, bdf)),
+            (None, Some(segment)) => Some(Self::from_bdf(Segment(segment), 0)),
+            (None, None) => None,
+        }
+    }
+
     /// The 32-bit form Xen's interfaces use: 16 bits of segment, then the requester ID.
     ///
     /// A segment above `ffff` does not fit and is an error; it is never cut.

@@ -1,0 +1,131 @@
+//! The arena: all slots of one registry, and the table that finds them.
+//!
+//! *What frees slot memory, and when.* Nothing frees a slot by itself. The arena goes as a whole, tables and
+//! slots together, when the last share of it does. Shares are held by the registry value and its domain
+//! handles, by weak handles and snapshots, by tickets, and by every device from its add to its destructor. So
+//! a handle that outlives the registry keeps the memory through its device's share, at no cost to get and put.
+//!
+//! *Which slot a device gets.* One address keeps one slot, whatever comes and goes there, so a remove and
+//! re-add writes no leaf. Only when the slot cannot be used, because its device is gone but still held, or
+//! because its generations are used up, does the leaf swing to another slot of the same address.
+
+use core::ptr::NonNull;
+
+use super::slot::Slot;
+use super::table::{Table, WriteAt};
+use super::word::{LAST_GENERATION, Seen, State};
+use crate::Sbdf;
+use crate::memory::{NoMemory, Shared};
+use crate::sync::{RawLock, Site, weakened};
+
+/// All slots of one registry. Lives in a [`Shared`] only.
+pub(crate) struct Arena<T, L: RawLock> {
+    table: Table<Slot<T, L>, L>,
+}
+
+/// Why no device can be added at an address.
+#[derive(Debug)]
+pub(crate) enum Occupied {
+    /// A device is there.
+    Present,
+    /// Its removal has been asked for.
+    Removing,
+    /// It is closed, its teardown still runs.
+    Closing,
+}
+
+/// Why [`Arena::prepare`] gave nothing.
+#[derive(Debug)]
+pub(crate) enum CannotPrepare {
+    Occupied(Occupied),
+    NoMemory,
+}
+
+impl From<NoMemory> for CannotPrepare {
+    fn from(_: NoMemory) -> Self {
+        Self::NoMemory
+    }
+}
+
+impl<T, L: RawLock> Arena<T, L> {
+    pub(crate) fn try_new() -> Result<Shared<Self>, NoMemory> {
+        Shared::try_new(Self { table: Table::new() })
+    }
+
+    /// The slot of an address, if a device was ever added there. Loads only.
+    #[inline]
+    pub(crate) fn find(&self, address: Sbdf) -> Option<&Slot<T, L>> {
+        self.table.find(address)
+    }
+
+    /// Every slot whose device is present, in address order; a walk that sees what comes and goes meanwhile.
+    pub(crate) fn present(&self) -> impl Iterator<Item = &Slot<T, L>> {
+        let mut from = Some(Sbdf::default());
+        core::iter::from_fn(move || {
+            let slot = self.table.first_from(from?)?;
+            from = slot.address().successor();
+            Some(slot)
+        })
+        .filter(|slot| slot.glance().is_present())
+    }
+}
+
+impl<T, L: RawLock> Shared<Arena<T, L>> {
+    /// Finds the slot for a new device at this address, and holds the segment's writer lock until it is opened
+    /// or the preparation is dropped, which leaves nothing behind but empty tables.
+    pub(crate) fn prepare(&self, address: Sbdf) -> Result<Prepared<'_, T, L>, CannotPrepare> {
+        let mut leaf = self.table.segment_or_make(address.segment())?.write(address)?;
+        let new = || Slot::new(address, self.as_ptr());
+        let slot = match leaf.current() {
+            None => leaf.make(new)?,
+            Some(slot) => {
+                let seen = slot.word.look(Site::VacantAcquire);
+                match seen.state() {
+                    State::Live => return Err(CannotPrepare::Occupied(Occupied::Present)),
+                    State::Removing => return Err(CannotPrepare::Occupied(Occupied::Removing)),
+                    State::Closed if !seen.is_vacant() => {
+                        return Err(CannotPrepare::Occupied(Occupied::Closing));
+                    }
+                    State::Closed if usable(seen) => slot,
+                    State::Gone if weakened(Site::GoneTakesAnotherSlot) => slot,
+                    State::Closed | State::Gone => {
+                        let fits = |slot: &Slot<T, L>| {
+                            slot.address() == address && usable(slot.word.look(Site::VacantAcquire))
+                        };
+                        leaf.swing(fits, new)?
+                    }
+                }
+            }
+        };
+        Ok(Prepared { arena: self, slot, _writing: leaf })
+    }
+}
+
+fn usable(seen: Seen) -> bool {
+    seen.is_vacant() && seen.generation() < LAST_GENERATION
+}
+
+/// A vacant slot, and the writer lock under which it is filled.
+pub(crate) struct Prepared<'a, T, L: RawLock> {
+    arena: &'a Shared<Arena<T, L>>,
+    slot: &'a Slot<T, L>,
+    _writing: WriteAt<'a, Slot<T, L>, L>,
+}
+
+impl<'a, T, L: RawLock> Prepared<'a, T, L> {
+    pub(crate) fn slot(&self) -> &'a Slot<T, L> {
+        self.slot
+    }
+
+    /// The device is there, live, with its creation reference (R1).
+    pub(crate) fn open(self, value: T) {
+        // SAFETY: the slot is vacant and stays so under the writer lock; whoever locks the device meanwhile
+        // finds it closed and does not touch the value.
+        unsafe { self.slot.value.get_mut().deref().write(value) };
+        if !weakened(Site::DeviceHoldsMemory) {
+            // The device's own share of the arena; `Slot::destroy` takes it back.
+            let _: NonNull<Arena<T, L>> = self.arena.clone().into_raw();
+        }
+        self.slot.word.open();
+    }
+}

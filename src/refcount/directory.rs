@@ -1,0 +1,110 @@
+//! A second way to slots: by the address under which a guest sees them.
+//!
+//! The same idea as the main table, flatter, since a guest has few buses and each is likely full. An entry is
+//! only a hint where to look: the guest owns the device if the device, under its own lock, says so. Entries
+//! therefore may appear before a move is committed and disappear after, and no lookup waits for either.
+
+use core::array;
+use core::ptr::{self, NonNull};
+
+use super::arena::Arena;
+use super::slot::Slot;
+use super::table::{Digits, Entry};
+use crate::Sbdf;
+use crate::memory::{NoMemory, Shared};
+use crate::sync::{AtomicPtr, Ordering, RawLock, Site, ordering};
+
+const HALF_BUS: usize = if cfg!(loom) { 1 } else { 16 };
+const DEVFNS: usize = if cfg!(loom) { 2 } else { 256 };
+
+/// Guest addresses of one domain. Writers hold the domain's list lock.
+///
+/// # Invariants
+///
+/// Every pointer is to a slot of `arena`, which the directory keeps.
+pub(crate) struct Directory<T, L: RawLock> {
+    arena: Shared<Arena<T, L>>,
+    first: SegmentDirectory<Slot<T, L>>,
+    others: Digits<SegmentDirectory<Slot<T, L>>>,
+}
+
+/// Two steps of four bits each over the bus number, so that a guest with one bus pays for one.
+struct SegmentDirectory<S>([Entry<BusesDirectory<S>>; HALF_BUS]);
+struct BusesDirectory<S>([Entry<BusDirectory<S>>; HALF_BUS]);
+struct BusDirectory<S>([AtomicPtr<S>; DEVFNS]);
+
+impl<S> SegmentDirectory<S> {
+    fn new() -> Self {
+        Self(array::from_fn(|_| Entry::empty()))
+    }
+
+    #[inline]
+    fn place(&self, address: Sbdf) -> Option<&AtomicPtr<S>> {
+        let (high, low, devfn) = split(address);
+        self.0.get(high)?.get()?.0.get(low)?.get()?.0.get(devfn)
+    }
+
+    fn place_or_make(&self, address: Sbdf) -> Result<&AtomicPtr<S>, NoMemory> {
+        let (high, low, devfn) = split(address);
+        let buses = self.0.get(high).ok_or(NoMemory)?;
+        let buses = buses.get_or_make(|| BusesDirectory(array::from_fn(|_| Entry::empty())))?;
+        let bus = buses.0.get(low).ok_or(NoMemory)?;
+        let bus = bus.get_or_make(|| BusDirectory(array::from_fn(|_| AtomicPtr::new(ptr::null_mut()))))?;
+        bus.0.get(devfn).ok_or(NoMemory)
+    }
+}
+
+#[inline]
+fn split(address: Sbdf) -> (usize, usize, usize) {
+    let bus = usize::from(address.bus().number());
+    // loom's directories have one bus of two functions: device 0 and device 1.
+    let devfn = if cfg!(loom) { address.device().into() } else { address.devfn().bits().into() };
+    (bus >> 4, bus & 0xf, devfn)
+}
+
+impl<T, L: RawLock> Directory<T, L> {
+    pub(crate) fn new(arena: Shared<Arena<T, L>>) -> Self {
+        Self { arena, first: SegmentDirectory::new(), others: Digits::new() }
+    }
+
+    #[inline]
+    fn segment(&self, address: Sbdf) -> Option<&SegmentDirectory<Slot<T, L>>> {
+        match address.segment().number() {
+            0 => Some(&self.first),
+            segment => self.others.get(segment),
+        }
+    }
+
+    /// The slot that a guest address points at.
+    #[inline]
+    pub(crate) fn find(&self, address: Sbdf) -> Option<&Slot<T, L>> {
+        // Acquire: pairs with the Release in `set`.
+        let slot =
+            self.segment(address)?.place(address)?.load(ordering(Site::TableAcquire, Ordering::Acquire));
+        // SAFETY: by the invariant.
+        unsafe { slot.as_ref() }
+    }
+
+    /// Points a guest address at a slot.
+    pub(crate) fn set(&self, address: Sbdf, slot: &Slot<T, L>) -> Result<(), NoMemory> {
+        assert!(slot.belongs_to(&self.arena), "a slot and the registry of its guest");
+        let segment = match address.segment().number() {
+            0 => &self.first,
+            segment => self.others.get_or_make(segment, SegmentDirectory::new)?,
+        };
+        // INVARIANT: asserted above. Release: pairs with the Acquire in `find`.
+        let slot = NonNull::from(slot).as_ptr();
+        segment.place_or_make(address)?.swap(slot, ordering(Site::TableRelease, Ordering::Release));
+        Ok(())
+    }
+
+    /// Empties a guest address, if it still points at this slot.
+    pub(crate) fn clear(&self, address: Sbdf, slot: &Slot<T, L>) {
+        if self.find(address).is_some_and(|found| ptr::eq(found, slot))
+            && let Some(place) = self.segment(address).and_then(|segment| segment.place(address))
+        {
+            // Relaxed: nothing is published by an empty place.
+            place.swap(ptr::null_mut(), Ordering::Relaxed);
+        }
+    }
+}

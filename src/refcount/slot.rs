@@ -1,0 +1,454 @@
+//! The slot: the memory in which the devices of one address live, one after the other.
+//!
+//! A slot's memory is type-stable: it is a slot of this address, and of this type, until the whole arena goes.
+//! So a thread may always lock it and look at its word, whatever has become of the device; only what the word
+//! allows decides whether the device may be touched.
+//!
+//! | part | protected by |
+//! |---|---|
+//! | `word` | itself |
+//! | `value` | the device lock, while the word says LIVE or REMOVING; else the one who closed it |
+//! | `marks` | the device lock |
+//! | `names` | `names_lock`, a leaf lock |
+//! | `position` | the lock of the list the slot is on |
+//! | the rest | never changes |
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::fmt;
+use core::mem::MaybeUninit;
+use core::ptr::NonNull;
+
+use super::arena::Arena;
+use super::names::{Names, OnGone, Token};
+use super::reference::{NamedRef, Ref};
+use super::word::{AfterPut, Seen, State, Word};
+use super::{Busy, Holder, Locked};
+use crate::Sbdf;
+use crate::address::{Bus, DevFn, Segment};
+use crate::memory::{NoMemory, Shared, try_box};
+use crate::sync::{AtomicU8, AtomicU32, AtomicUsize, Ordering, RawLock, Site, UnsafeCell, weakened};
+
+/// The calling thread holds this device's lock and would wait for itself (EDEADLK). Drop the guard first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the calling thread holds this device's lock: drop its guard first")]
+pub struct WouldDeadlock;
+
+/// The memory of one address's devices. See the module.
+///
+/// One cache line aligned, so that two threads at work on two devices share none.
+#[repr(align(64))]
+pub(crate) struct Slot<T, L: RawLock> {
+    pub(super) word: Word,
+    /// Who holds the device lock, as [`RawLock::current`] names it; 0 for nobody.
+    lock_holder: AtomicUsize,
+    arena: NonNull<Arena<T, L>>,
+    names: UnsafeCell<Option<Box<Names>>>,
+    pub(super) value: UnsafeCell<MaybeUninit<T>>,
+    segment: Segment,
+    position: AtomicU32,
+    bus: Bus,
+    devfn: DevFn,
+    lock: L,
+    names_lock: L,
+    marks: AtomicU8,
+}
+
+// SAFETY: every field is reached by the rules in the table above, which let one thread at a time at `value` and
+// `names`; holder callbacks are `Send + Sync`.
+unsafe impl<T: Send, L: RawLock> Send for Slot<T, L> {}
+// SAFETY: as above; no `&T` is ever lent to two threads.
+unsafe impl<T: Send, L: RawLock> Sync for Slot<T, L> {}
+
+impl<T, L: RawLock> Slot<T, L> {
+    pub(super) fn new(address: Sbdf, arena: NonNull<Arena<T, L>>) -> Self {
+        Self {
+            word: Word::new(),
+            lock_holder: AtomicUsize::new(0),
+            arena,
+            names: UnsafeCell::new(None),
+            value: UnsafeCell::new(MaybeUninit::uninit()),
+            segment: address.segment(),
+            position: AtomicU32::new(u32::MAX),
+            bus: address.bus(),
+            devfn: address.devfn(),
+            lock: L::new(),
+            names_lock: L::new(),
+            marks: AtomicU8::new(0),
+        }
+    }
+
+    pub(crate) fn address(&self) -> Sbdf {
+        Sbdf::new(self.segment, self.bus, self.devfn)
+    }
+
+    pub(super) fn belongs_to(&self, arena: &Arena<T, L>) -> bool {
+        core::ptr::eq(self.arena.as_ptr(), arena)
+    }
+
+    /// A share of the memory this slot is in, on the word of somebody who keeps it.
+    pub(super) fn arena(&self) -> Shared<Arena<T, L>> {
+        // SAFETY: an arena always lives in a `Shared`, and the caller's borrow of the slot keeps it; the copy
+        // forgotten here is the one that keeps it.
+        let share = unsafe { Shared::from_raw(self.arena) };
+        let copy = share.clone();
+        core::mem::forget(share);
+        copy
+    }
+
+    /// The word, for display and for decisions that something else confirms.
+    pub(crate) fn glance(&self) -> Seen {
+        self.word.glance()
+    }
+
+    /// Its place on the list it is on; only under that list's lock.
+    pub(super) fn position(&self) -> usize {
+        self.position.load(Ordering::Relaxed) as usize
+    }
+
+    pub(super) fn set_position(&self, position: usize) {
+        self.position.store(u32::try_from(position).unwrap_or(u32::MAX), Ordering::Relaxed);
+    }
+
+    // ---- references
+
+    /// Counts a use of the live device, if there is one (R3).
+    #[inline]
+    pub(crate) fn get(&self) -> Option<Ref<T, L>> {
+        self.word.get()?;
+        // SAFETY: the reference was counted on the line above.
+        Some(unsafe { Ref::from_counted(NonNull::from(self)) })
+    }
+
+    /// Counts a use under a name (R2).
+    pub(crate) fn hold(&self, holder: Holder) -> Result<Option<NamedRef<T, L>>, NoMemory> {
+        match self.get() {
+            Some(reference) => reference.named(holder).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Gives a reference back.
+    ///
+    /// # Safety
+    ///
+    /// The caller owns one counted reference of `slot`, and neither uses it nor the slot after this call.
+    #[inline]
+    pub(super) unsafe fn put(slot: NonNull<Self>) {
+        // SAFETY: the caller's reference keeps the slot up to the subtraction in `put`. What follows touches
+        // the slot only in `Destroy`, where the device's own share of the arena still keeps it.
+        match unsafe { slot.as_ref() }.word.put() {
+            AfterPut::Done => {}
+            AfterPut::Wake => L::waiters().wake(slot.addr().get()),
+            AfterPut::Destroy => {
+                // SAFETY: this was the last reference of a gone device, so nobody else reaches the value.
+                unsafe { Self::destroy(slot) }
+            }
+        }
+    }
+
+    /// Runs the destructor, frees the slot for the next device of its address and gives up the device's share
+    /// of the arena. If the destructor panics the rest is done all the same.
+    ///
+    /// # Safety
+    ///
+    /// The caller is the one who closed the device (CLOSED with count 1, or GONE with count 0).
+    pub(super) unsafe fn destroy(slot: NonNull<Self>) {
+        struct Vacate<T, L: RawLock>(NonNull<Slot<T, L>>);
+
+        impl<T, L: RawLock> Drop for Vacate<T, L> {
+            fn drop(&mut self) {
+                // SAFETY: the device's share, taken back below, keeps the slot until then.
+                let slot = unsafe { self.0.as_ref() };
+                let arena = slot.arena;
+                slot.marks.store(0, Ordering::Relaxed);
+                slot.word.vacate();
+                if !weakened(Site::DeviceHoldsMemory) {
+                    // SAFETY: `Prepared::open` gave this share away when the device came; it is taken back
+                    // once per device, by the closer.
+                    drop(unsafe { Shared::from_raw(arena) });
+                }
+            }
+        }
+
+        let vacate = Vacate(slot);
+        // SAFETY: the device's share keeps the slot; the value was written when the device came, and having
+        // closed it the caller alone reaches it.
+        unsafe { slot.as_ref().value.get_mut().deref().assume_init_drop() };
+        drop(vacate);
+    }
+
+    // ---- the device lock
+
+    /// Takes the device lock, whatever the state of the device.
+    #[inline]
+    pub(super) fn lock_raw(&self) -> Result<(), WouldDeadlock> {
+        if !self.lock.try_lock() {
+            self.lock_contended()?;
+        }
+        // Relaxed: only the thread that stored a value compares equal to it.
+        self.lock_holder.store(L::current().get(), Ordering::Relaxed);
+        Ok(())
+    }
+
+    #[cold]
+    fn lock_contended(&self) -> Result<(), WouldDeadlock> {
+        if self.locked_here() {
+            return Err(WouldDeadlock);
+        }
+        self.lock.lock();
+        Ok(())
+    }
+
+    /// # Safety
+    ///
+    /// The calling thread holds the device lock.
+    #[inline]
+    pub(super) unsafe fn unlock_raw(&self) {
+        self.lock_holder.store(0, Ordering::Relaxed);
+        // SAFETY: the caller holds the lock.
+        unsafe { self.lock.unlock() }
+    }
+
+    fn locked_here(&self) -> bool {
+        self.lock_holder.load(Ordering::Relaxed) == L::current().get()
+    }
+
+    /// Locked access without a count (R6): `None` once the device is closed or gone.
+    #[inline]
+    pub(crate) fn lock(&self) -> Result<Option<Locked<'_, T, L>>, WouldDeadlock> {
+        Locked::new(self)
+    }
+
+    /// Runs `step` under the device lock, whatever the state of the device.
+    fn under_lock<R>(&self, step: impl FnOnce() -> R) -> Result<R, WouldDeadlock> {
+        self.lock_raw()?;
+        let result = step();
+        // SAFETY: taken two lines above, on this thread.
+        unsafe { self.unlock_raw() };
+        Ok(result)
+    }
+
+    /// Marks of whoever runs transitions; only under the device lock.
+    pub(crate) fn marks(&self) -> u8 {
+        self.marks.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_marks(&self, marks: u8) {
+        self.marks.store(marks, Ordering::Relaxed);
+    }
+
+    // ---- names
+
+    fn with_names<R>(&self, step: impl FnOnce(&mut Option<Box<Names>>) -> R) -> R {
+        struct Unlock<'a, L: RawLock>(&'a L);
+        impl<L: RawLock> Drop for Unlock<'_, L> {
+            fn drop(&mut self) {
+                // SAFETY: taken by `with_names` on this thread.
+                unsafe { self.0.unlock() }
+            }
+        }
+        self.names_lock.lock();
+        let unlock = Unlock(&self.names_lock);
+        let names = self.names.get_mut();
+        // SAFETY: under the leaf lock, which `unlock` gives back after `names` is dropped.
+        let result = step(unsafe { names.deref() });
+        drop(names);
+        drop(unlock);
+        result
+    }
+
+    pub(super) fn add_name(&self, holder: Holder) -> Result<Token, NoMemory> {
+        self.with_names(|names| {
+            let names = match names {
+                Some(names) => names,
+                empty => empty.insert(try_box(Names::new())?),
+            };
+            names.reserve()?;
+            Ok(names.add(holder))
+        })
+    }
+
+    pub(super) fn remove_name(&self, token: Token) {
+        let on_gone = self.with_names(|names| names.as_mut().and_then(|names| names.remove(token)));
+        drop(on_gone);
+    }
+
+    pub(super) fn set_on_gone(&self, token: Token, call: OnGone) {
+        let old = self.with_names(|names| names.as_mut().and_then(|names| names.on_gone(token, call)));
+        drop(old);
+    }
+
+    pub(super) fn park_name(&self, token: Token) {
+        self.with_names(|names| names.as_mut().map(|names| names.park(token)));
+    }
+
+    /// Takes back a named reference that was left with the slot by [`NamedRef::park`].
+    pub(crate) fn unpark(&self, holder: Holder) -> Option<NamedRef<T, L>> {
+        let token = self.with_names(|names| names.as_mut().and_then(|names| names.unpark(holder)))?;
+        // SAFETY: `park` forgot the reference that this name stands for, and the name was parked until now.
+        Some(unsafe { NamedRef::from_counted(NonNull::from(self), token) })
+    }
+
+    /// Who holds the device now. `None` if nobody uses it, so that a removal can be tried again.
+    pub(crate) fn busy(&self) -> Option<Busy> {
+        let mut holders = Vec::new();
+        let (names, references) = self.with_names(|names| {
+            // Names first, then the word: a name's reference is older than the name.
+            let count = names.as_ref().map_or(0, |names| names.len());
+            if let Some(names) = names
+                && holders.try_reserve_exact(count).is_ok()
+            {
+                holders.extend(names.holders());
+            }
+            (count, self.word.glance().references())
+        });
+        let uses = references.saturating_sub(1);
+        let named = u32::try_from(names).unwrap_or(u32::MAX);
+        let truncated = holders.len() < names;
+        (uses > 0).then(|| Busy { uses, unnamed: uses.saturating_sub(named), holders, truncated })
+    }
+
+    // ---- the end of a device
+
+    /// Closes the device if `permit` allows it and nobody uses it: from the return on, no handle exists and
+    /// none can be made. `permit` looks at the device under its lock, in the instant of closing.
+    pub(crate) fn close(&self, permit: impl Fn(&T) -> bool) -> Result<Closed<'_, T, L>, CloseRefused> {
+        loop {
+            let closed = self.close_once(|| {
+                let permitted = self.word.look(Site::LockedAcquire).state() != State::Live || {
+                    let value = self.value.get_mut();
+                    // SAFETY: under the device lock and LIVE: the value is there, and this thread's.
+                    permit(unsafe { value.deref().assume_init_ref() })
+                };
+                permitted.then(|| self.word.close())
+            })?;
+            let seen = match closed {
+                None => return Err(CloseRefused::NotPermitted),
+                Some(Ok(_)) => return Ok(Closed(self)),
+                Some(Err(seen)) => seen,
+            };
+            match seen.state() {
+                State::Closed if seen.is_vacant() => return Err(CloseRefused::Absent),
+                // Being torn down by another thread: as good as removed, but its address is not free yet.
+                State::Closed => return Err(CloseRefused::Closing),
+                State::Gone => return Err(CloseRefused::Gone),
+                State::Removing => return Err(CloseRefused::Removing { uses: seen.references() - 1 }),
+                State::Live => match self.busy() {
+                    Some(busy) => return Err(CloseRefused::Busy(busy)),
+                    // The last use went while the names were read: it can be closed now.
+                    None => continue,
+                },
+            }
+        }
+    }
+
+    /// Closing happens under the device lock, for that instant only: a locked access is either over, or will
+    /// find the device closed.
+    pub(super) fn close_once<R>(&self, close: impl FnOnce() -> R) -> Result<R, WouldDeadlock> {
+        if weakened(Site::CloseUnderLock) { Ok(close()) } else { self.under_lock(close) }
+    }
+
+    /// The hardware is gone: no new use, no new access. The caller owns the creation reference now and gives
+    /// it back through [`Departure::finish`].
+    pub(crate) fn gone(&self) -> Result<Option<Departure<'_, T, L>>, WouldDeadlock> {
+        if self.locked_here() {
+            return Err(WouldDeadlock);
+        }
+        Ok(self.word.gone().ok().map(|_| Departure { slot: self }))
+    }
+}
+
+/// Why a device could not be closed.
+#[derive(Debug)]
+pub(crate) enum CloseRefused {
+    NotPermitted,
+    Absent,
+    Gone,
+    Closing,
+    Removing { uses: u32 },
+    Busy(Busy),
+    WouldDeadlock,
+}
+
+impl From<WouldDeadlock> for CloseRefused {
+    fn from(_: WouldDeadlock) -> Self {
+        Self::WouldDeadlock
+    }
+}
+
+/// A device that this thread has closed: nobody else reaches it. Dropping this runs the destructor and frees
+/// the address.
+#[must_use]
+pub(crate) struct Closed<'a, T, L: RawLock>(pub(super) &'a Slot<T, L>);
+
+impl<T, L: RawLock> Closed<'_, T, L> {
+    pub(crate) fn slot(&self) -> &Slot<T, L> {
+        self.0
+    }
+
+    /// The device, for its teardown.
+    pub(crate) fn value<R>(&mut self, teardown: impl FnOnce(&mut T) -> R) -> R {
+        let value = self.0.value.get_mut();
+        // SAFETY: this thread closed the device, so it alone reaches the value, which is still there.
+        teardown(unsafe { value.deref().assume_init_mut() })
+    }
+}
+
+impl<T, L: RawLock> Drop for Closed<'_, T, L> {
+    fn drop(&mut self) {
+        // SAFETY: a `Closed` is made once, by whoever closed the device.
+        unsafe { Slot::destroy(NonNull::from(self.0)) }
+    }
+}
+
+/// A device whose disappearance this thread reports. Its steps are those of `report_gone`, in order.
+#[must_use]
+pub(crate) struct Departure<'a, T, L: RawLock> {
+    slot: &'a Slot<T, L>,
+}
+
+impl<T, L: RawLock> Departure<'_, T, L> {
+    /// Waits until the accesses that were under way are over, and lets `settle` at the device's own state
+    /// while the lock is held. Later accesses find the device gone.
+    pub(crate) fn drain<R>(&self, settle: impl FnOnce(&mut T) -> R) -> Result<R, WouldDeadlock> {
+        let slot = self.slot;
+        let settle = || {
+            let value = slot.value.get_mut();
+            // SAFETY: GONE keeps everyone else from the value; the creation reference, which this departure
+            // owns, keeps it from being destroyed.
+            settle(unsafe { value.deref().assume_init_mut() })
+        };
+        if weakened(Site::GoneDrains) { Ok(settle()) } else { slot.under_lock(settle) }
+    }
+
+    /// Tells the holders that asked for it, wakes the ticket, and puts the creation reference. If that was the
+    /// last one the destructor runs here. A callback that panics does not keep the rest from being done.
+    pub(crate) fn finish(self) {
+        struct PutCreation<'a, T, L: RawLock>(&'a Slot<T, L>);
+
+        impl<T, L: RawLock> Drop for PutCreation<'_, T, L> {
+            fn drop(&mut self) {
+                let slot = NonNull::from(self.0);
+                L::waiters().wake(slot.addr().get());
+                // SAFETY: the creation reference belongs to whoever set GONE, and is put here, once.
+                unsafe { Slot::put(slot) };
+            }
+        }
+
+        let PutCreation(slot) = &PutCreation(self.slot);
+        let mut next = Token::FIRST;
+        while let Some((token, holder, call)) =
+            slot.with_names(|names| names.as_ref().and_then(|names| names.to_tell(next)))
+        {
+            call(slot.address(), holder);
+            next = token.next();
+        }
+    }
+}
+
+impl<T, L: RawLock> fmt::Debug for Slot<T, L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Slot").field("address", &self.address()).field("word", &self.glance()).finish()
+    }
+}

@@ -1,0 +1,160 @@
+//! Whose a device is: the truth about ownership, in the device's slot, under the device's lock.
+
+use alloc::vec::Vec;
+use core::fmt;
+
+use crate::address::{Bus, DevFn, Sbdf, Segment};
+use crate::memory::Shared;
+use crate::refcount::DomainId;
+use crate::sync::{AtomicBool, Ordering, Site, ordering};
+
+/// The one party that owns a device, and on whose list it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Owner {
+    /// The host: Xen's hardware domain, Linux with its drivers.
+    Host,
+    /// Nobody who could do harm with it: its DMA goes nowhere. Xen's `dom_io`.
+    Quarantine,
+    /// Taken away from everyone. Xen's `dom_xen`.
+    Hidden,
+    /// A guest.
+    Guest(DomainId),
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Host => f.pad("host"),
+            Self::Quarantine => f.pad("quarantine"),
+            Self::Hidden => f.pad("hidden"),
+            Self::Guest(id) => write!(f, "domain {id}"),
+        }
+    }
+}
+
+/// An owner, and where the owner sees the device if it is a guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    Host,
+    Quarantine,
+    Hidden,
+    Guest(DomainId, Sbdf),
+}
+
+impl Place {
+    pub(super) fn owner(self) -> Owner {
+        match self {
+            Self::Host => Owner::Host,
+            Self::Quarantine => Owner::Quarantine,
+            Self::Hidden => Owner::Hidden,
+            Self::Guest(id, _) => Owner::Guest(id),
+        }
+    }
+}
+
+/// A set of devices on its way from some owners to another, all at once.
+///
+/// Every member's binding points here while the move runs. Until `committed` is set each is still where it was;
+/// from then on all are where they go. One Release store moves them all.
+#[derive(Debug)]
+pub(super) struct Move {
+    pub(super) committed: AtomicBool,
+    pub(super) members: Vec<Step>,
+}
+
+/// One member's way.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Step {
+    pub(super) from: Place,
+    pub(super) to: Place,
+}
+
+impl Move {
+    fn place(&self, member: u32) -> Option<Place> {
+        let step = self.members.get(member as usize)?;
+        // Acquire: pairs with the Release of the commit, so that who sees one member arrived sees all arrived.
+        let committed = self.committed.load(ordering(Site::CommitAcquire, Ordering::Acquire));
+        Some(if committed { step.to } else { step.from })
+    }
+}
+
+/// Where a device is, packed beside the device (16 bytes).
+#[derive(Debug)]
+pub(super) enum Binding {
+    Host,
+    Quarantine,
+    Hidden,
+    Guest { bus: Bus, devfn: DevFn, segment: Segment, id: DomainId },
+    Moving { member: u32, moves: Shared<Move> },
+}
+
+impl Binding {
+    pub(super) fn settled(place: Place) -> Self {
+        match place {
+            Place::Host => Self::Host,
+            Place::Quarantine => Self::Quarantine,
+            Place::Hidden => Self::Hidden,
+            Place::Guest(id, at) => {
+                Self::Guest { bus: at.bus(), devfn: at.devfn(), segment: at.segment(), id }
+            }
+        }
+    }
+
+    /// Where the device is at this moment; a move is resolved through its commit.
+    pub(super) fn place(&self) -> Place {
+        match self {
+            Self::Host => Place::Host,
+            Self::Quarantine => Place::Quarantine,
+            Self::Hidden => Place::Hidden,
+            Self::Guest { bus, devfn, segment, id } => Place::Guest(*id, Sbdf::new(*segment, *bus, *devfn)),
+            // A binding is made with its move and the place in it; should that ever be wrong, the device is
+            // nobody's rather than somebody else's.
+            Self::Moving { member, moves } => moves.place(*member).unwrap_or(Place::Hidden),
+        }
+    }
+
+    /// Whether this guest sees the device at this address.
+    #[inline]
+    pub(super) fn is_guest(&self, domain: DomainId, at: Sbdf) -> bool {
+        match self {
+            Self::Guest { bus, devfn, segment, id } => {
+                *id == domain && Sbdf::new(*segment, *bus, *devfn) == at
+            }
+            Self::Moving { .. } => self.place() == Place::Guest(domain, at),
+            _ => false,
+        }
+    }
+
+    /// Whether this guest sees the device at this address, or did before, or will after the move under way.
+    pub(super) fn concerns(&self, domain: DomainId, at: Sbdf) -> bool {
+        let there = Place::Guest(domain, at);
+        match self {
+            Self::Moving { member, moves } => {
+                moves.members.get(*member as usize).is_some_and(|step| step.from == there || step.to == there)
+            }
+            _ => self.place() == there,
+        }
+    }
+
+    pub(super) fn is_moving(&self) -> bool {
+        matches!(self, Self::Moving { .. })
+    }
+}
+
+/// What the registry keeps of a device, beside the embedder's own data.
+#[derive(Debug)]
+pub(super) struct Record<D> {
+    pub(super) binding: Binding,
+    pub(super) data: D,
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_binding_is_sixteen_bytes() {
+        assert_eq!(size_of::<Binding>(), 16);
+    }
+}

@@ -1,0 +1,192 @@
+//! Owners' lists, and guests: who has which devices, and at which addresses.
+
+use core::fmt;
+
+use super::binding::{Owner, Record};
+use super::handle::Locked;
+use super::snapshot::Devices;
+use super::{AccessError, Core};
+use crate::Sbdf;
+use crate::address::{Bus, DevFn, Segment};
+use crate::memory::{NoMemory, Shared};
+use crate::refcount::{Arena, Directory, DomainId, List, Slot};
+use crate::sync::{Lock, RawLock, Site, weakened, with_default_lock};
+
+/// The lowest guest addresses are handed out device by device, function 0 only, on buses 0 to 255.
+const PLACES: u32 = 256 * 32;
+
+/// One owner: its list, and for a guest its addresses.
+pub(super) struct DomainState<D, L: RawLock> {
+    pub(super) owner: Owner,
+    pub(super) members: Lock<Members<D, L>, L>,
+    /// Written under the lock of `members`.
+    pub(super) directory: Directory<Record<D>, L>,
+}
+
+/// What the list lock of an owner protects.
+pub(super) struct Members<D, L: RawLock> {
+    pub(super) list: List<Record<D>, L>,
+    /// Room on the list that moves under way have been promised.
+    promised: usize,
+    /// No device comes any more.
+    pub(super) closed: bool,
+    /// No guest address below this one is free, counted in devices.
+    lowest_free: u32,
+}
+
+impl<D, L: RawLock> DomainState<D, L> {
+    pub(super) fn new(owner: Owner, arena: &Shared<Arena<Record<D>, L>>) -> Self {
+        let members = Members { list: List::new(arena.clone()), promised: 0, closed: false, lowest_free: 0 };
+        Self { owner, members: Lock::new(members), directory: Directory::new(arena.clone()) }
+    }
+
+    /// Finds a free guest address, or checks the one asked for, and points it at the slot.
+    pub(super) fn occupy(
+        &self,
+        members: &mut Members<D, L>,
+        wanted: Option<Sbdf>,
+        slot: &Slot<Record<D>, L>,
+    ) -> Result<Sbdf, CannotOccupy> {
+        let at = match wanted {
+            Some(at) => at,
+            None => {
+                let free = (members.lowest_free..PLACES)
+                    .find(|place| self.directory.find(place_address(*place)).is_none());
+                members.lowest_free = free.unwrap_or(PLACES);
+                place_address(free.ok_or(CannotOccupy::NoFreeSlot)?)
+            }
+        };
+        if self.directory.find(at).is_some() {
+            return Err(CannotOccupy::SlotTaken(at));
+        }
+        self.directory.set(at, slot).map_err(|NoMemory| CannotOccupy::NoMemory)?;
+        Ok(at)
+    }
+
+    /// Frees a guest address if it points at this slot.
+    pub(super) fn vacate(&self, members: &mut Members<D, L>, at: Sbdf, slot: &Slot<Record<D>, L>) {
+        self.directory.clear(at, slot);
+        if at.segment().number() == 0 && at.function() == 0 {
+            let place = u32::from(at.bus().number()) * 32 + u32::from(at.device());
+            members.lowest_free = members.lowest_free.min(place);
+        }
+    }
+}
+
+fn place_address(place: u32) -> Sbdf {
+    let [_, _, bus, _] = (place << 3).to_be_bytes();
+    let [_, _, _, device] = (place % 32).to_be_bytes();
+    Sbdf::new(Segment::new(0), Bus::new(bus), DevFn::from_bits(device << 3))
+}
+
+/// Why a device has no address in a guest.
+pub(super) enum CannotOccupy {
+    SlotTaken(Sbdf),
+    NoFreeSlot,
+    NoMemory,
+}
+
+impl<D, L: RawLock> Members<D, L> {
+    /// Promises room for `more` devices, so that their arrival cannot fail.
+    pub(super) fn promise(&mut self, more: usize) -> Result<(), NoMemory> {
+        self.list.reserve(self.promised + more)?;
+        self.promised += more;
+        Ok(())
+    }
+
+    /// Takes back what was promised and not used.
+    pub(super) fn release(&mut self, room: usize) {
+        self.promised -= room;
+    }
+
+    /// A promised device arrives.
+    pub(super) fn arrive(&mut self, slot: &Slot<Record<D>, L>) {
+        self.promised -= 1;
+        self.list.push(slot);
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.list.len() == 0 && self.promised == 0
+    }
+}
+
+with_default_lock! {
+    /// A guest, as its vCPU threads use it: lookups by guest address, without any lock but the device's own.
+    ///
+    /// Cheap to clone. It keeps the registry's memory, not its devices, and outlives the registry value safely:
+    /// every lookup then finds nothing.
+    ///
+    /// ```
+    /// use pcidevs::{Domain, DomainId, Member, Owner, Registry, Sbdf};
+    /// let registry: Registry<u32> = Registry::new()?;
+    /// let nic: Sbdf = "00:03.0".parse()?;
+    /// registry.add(nic, 0x8086)?;
+    /// let guest = registry.create_domain(DomainId::new(1))?;
+    /// registry.move_devices(&[Member::at(nic, "00:00.0".parse()?)], Owner::Guest(guest.id()))?;
+    /// assert_eq!(*guest.lock("00:00.0".parse()?)?, 0x8086);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub struct Domain<D; L> {
+        core: Shared<Core<D, L>>,
+        domain: Shared<DomainState<D, L>>,
+        id: DomainId,
+    }
+}
+
+impl<D, L: RawLock> Domain<D, L> {
+    pub(super) fn new(core: Shared<Core<D, L>>, domain: Shared<DomainState<D, L>>, id: DomainId) -> Self {
+        Self { core, domain, id }
+    }
+
+    /// The guest's name.
+    pub fn id(&self) -> DomainId {
+        self.id
+    }
+
+    /// Locked access to the device that this guest sees at this address (R6): no count, one lock pair.
+    ///
+    /// The assignment covers the access: under the device lock the owner and the guest address are checked, so
+    /// a device that was moved away, removed or reported gone is [`AccessError::NotFound`] and the guest reads
+    /// ones. [`AccessError::WouldDeadlock`] if this thread is inside the device already.
+    #[inline]
+    pub fn lock(&self, at: Sbdf) -> Result<Locked<'_, D, L>, AccessError> {
+        let slot = self.domain.directory.find(at).ok_or(AccessError::NotFound)?;
+        let locked = slot.lock()?.ok_or(AccessError::NotFound)?;
+        if !locked.binding.is_guest(self.id, at) && !weakened(Site::AccessChecksOwner) {
+            return Err(AccessError::NotFound);
+        }
+        Ok(Locked::new(locked))
+    }
+
+    /// The guest's devices at this moment, as weak handles in address order.
+    pub fn devices(&self) -> Result<Devices<D, L>, NoMemory> {
+        Devices::of(&self.domain)
+    }
+
+    /// The guest has seen that the device at this address is gone: its slot is free again.
+    ///
+    /// Until then, or until the guest is reset, the address of a device reported gone stays taken and reads
+    /// ones. `false` if there is a device the guest can use, or nothing at all.
+    pub fn acknowledge_gone(&self, at: Sbdf) -> Result<bool, AccessError> {
+        let Some(slot) = self.domain.directory.find(at) else { return Ok(false) };
+        if slot.lock()?.is_some_and(|device| device.binding.concerns(self.id, at)) {
+            return Ok(false);
+        }
+        // While the address points at this slot no move can take the address, so what was found holds.
+        let mut members = self.domain.members.lock();
+        self.domain.vacate(&mut members, at, slot);
+        Ok(true)
+    }
+}
+
+impl<D, L: RawLock> Clone for Domain<D, L> {
+    fn clone(&self) -> Self {
+        Self { core: self.core.clone(), domain: self.domain.clone(), id: self.id }
+    }
+}
+
+impl<D, L: RawLock> fmt::Debug for Domain<D, L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Domain").field(&self.id).finish()
+    }
+}

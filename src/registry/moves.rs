@@ -1,0 +1,390 @@
+//! Moving a set of devices from their owners to another: all of them, at one instant, or none.
+//!
+//! ```text
+//! claim each, in address order, by try
+//!   -> room on the new owner's list, a guest address each          (may fail: nothing has changed)
+//!     -> mark each Moving { from, to, committed: false }           (readers still resolve to `from`)
+//!       -> [the platform's steps will run here, without locks]
+//!         -> lock all lists concerned, in owner order
+//!            is none reported gone?  edit the lists, set committed (readers resolve to `to`, all at once)
+//!         -> settle each binding, give the old assignment back, free the old guest address
+//! release the claims
+//! ```
+//!
+//! A claim is a mark and a reference named "transition: …", so a removal of a device on its way is `Busy`. It
+//! does not stop `report_gone`: the commit looks for members that are gone and undoes the rest.
+
+use alloc::vec::Vec;
+
+use super::Core;
+use super::binding::{Binding, Move, Owner, Place, Record, Step};
+use super::domain::{CannotOccupy, DomainState, Members};
+use crate::Sbdf;
+use crate::memory::{NoMemory, Shared};
+use crate::refcount::{Busy, Holder, NamedRef, Slot, State, Transition, WouldDeadlock};
+use crate::sync::{AtomicBool, Guard, Ordering, RawLock, Site, ordering, weakened};
+
+/// The mark of a claimed device.
+const CLAIMED: u8 = 1;
+
+/// One device of a set to be moved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Member {
+    address: Sbdf,
+    guest: Option<Sbdf>,
+}
+
+impl Member {
+    /// A device, at the lowest free address of the guest it goes to.
+    pub const fn new(address: Sbdf) -> Self {
+        Self { address, guest: None }
+    }
+
+    /// A device, and the address under which the guest it goes to shall see it.
+    pub const fn at(address: Sbdf, guest: Sbdf) -> Self {
+        Self { address, guest: Some(guest) }
+    }
+}
+
+impl From<Sbdf> for Member {
+    fn from(address: Sbdf) -> Self {
+        Self::new(address)
+    }
+}
+
+/// Why a set was not moved. Every device is where it was.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum MoveError {
+    /// No device is known at this address (ENODEV).
+    #[error("no device is known at {0}")]
+    NotFound(Sbdf),
+    /// The set names this device twice (EINVAL).
+    #[error("{0} is in the set twice")]
+    Duplicate(Sbdf),
+    /// Somebody stands in the way: another transition, a removal, or, for hiding, any use (EBUSY).
+    #[error("{0} is {1}")]
+    Busy(Sbdf, Busy),
+    /// The device is hidden, and hidden devices stay (EPERM).
+    #[error("{0} is hidden: it cannot be moved")]
+    Denied(Sbdf),
+    /// The device was reported gone during the move (ENODEV).
+    #[error("{0} was reported gone during the move")]
+    Gone(Sbdf),
+    /// There is no such guest, or it is being destroyed (ESRCH).
+    #[error("there is no domain {0}, or it is going away")]
+    NoDomain(crate::refcount::DomainId),
+    /// The guest has something at the address asked for (EEXIST).
+    #[error("the guest's slot {0} is taken")]
+    SlotTaken(Sbdf),
+    /// The guest has no free slot left (ENOSPC).
+    #[error("the guest has no free slot left")]
+    NoFreeSlot,
+    /// The calling thread holds the lock of a device in the set (EDEADLK).
+    #[error(transparent)]
+    WouldDeadlock(#[from] WouldDeadlock),
+    /// Nothing was moved (ENOMEM).
+    #[error(transparent)]
+    NoMemory(#[from] NoMemory),
+}
+
+pub(super) fn move_devices<D, L: RawLock>(
+    core: &Core<D, L>,
+    set: &[Member],
+    to: Owner,
+) -> Result<(), MoveError> {
+    let target = core.owner(to).ok_or_else(|| match to {
+        Owner::Guest(id) => MoveError::NoDomain(id),
+        _ => unreachable!("{to} always exists"),
+    })?;
+    let order = in_order(set)?;
+    let mut claims = with_room(order.len())?;
+    for member in &order {
+        claims.extend(Claim::take(core, *member, to)?);
+    }
+    if claims.is_empty() {
+        return Ok(());
+    }
+    // All memory first: from the first mark on nothing may fail for want of it.
+    let mut arrival = Arrival::reserve(&target, &claims)?;
+    let moves = plan(&claims, &arrival, to)?;
+    let concerned = concerned(core, &claims, to)?;
+    let lists = with_room(concerned.len())?;
+
+    let result =
+        depart(&claims, &moves).and_then(|()| commit(&claims, &moves, &mut arrival, &concerned, lists));
+    settle(core, &claims, &moves);
+    result
+}
+
+fn with_room<T>(length: usize) -> Result<Vec<T>, NoMemory> {
+    let mut room = Vec::new();
+    room.try_reserve_exact(length)?;
+    Ok(room)
+}
+
+/// The set in address order, so that two sets that overlap contend for their first common member first.
+fn in_order(set: &[Member]) -> Result<Vec<Member>, MoveError> {
+    let mut order = with_room(set.len())?;
+    order.extend_from_slice(set);
+    order.sort_unstable_by_key(|member| member.address);
+    match order.windows(2).find(|pair| pair[0].address == pair[1].address) {
+        Some(twice) => Err(MoveError::Duplicate(twice[0].address)),
+        None => Ok(order),
+    }
+}
+
+/// One device, kept from every other transition. Dropping it releases the device.
+struct Claim<D, L: RawLock> {
+    reference: NamedRef<Record<D>, L>,
+    from: Place,
+    wanted: Option<Sbdf>,
+}
+
+impl<D, L: RawLock> Claim<D, L> {
+    /// Claims a member; `None` if it is where it should go already.
+    fn take(core: &Core<D, L>, member: Member, to: Owner) -> Result<Option<Self>, MoveError> {
+        let Member { address, guest } = member;
+        let slot = core.arena.find(address).ok_or(MoveError::NotFound(address))?;
+        let Some(device) = slot.lock()? else { return Err(MoveError::NotFound(address)) };
+        if device.slot().marks() & CLAIMED != 0 && !weakened(Site::ClaimExclusive) {
+            return Err(busy(slot));
+        }
+        let from = device.binding.place();
+        if from == Place::Hidden {
+            return Err(MoveError::Denied(address));
+        }
+        if from.owner() == to && guest.is_none_or(|guest| from == guest_place(to, guest)) {
+            return Ok(None);
+        }
+        let kind = match to {
+            Owner::Guest(_) if device.state() == State::Removing => return Err(busy(slot)),
+            Owner::Hidden if slot.busy().is_some() || device.state() == State::Removing => {
+                return Err(busy(slot));
+            }
+            Owner::Guest(_) | Owner::Quarantine | Owner::Hidden => Transition::Assign,
+            Owner::Host => Transition::Deassign,
+        };
+        let reference = device.keep(Holder::Transition(kind))?;
+        slot.set_marks(slot.marks() | CLAIMED);
+        Ok(Some(Self { reference, from, wanted: guest }))
+    }
+
+    fn slot(&self) -> &Slot<Record<D>, L> {
+        self.reference.slot()
+    }
+
+    fn address(&self) -> Sbdf {
+        self.slot().address()
+    }
+
+    /// Marks the device as on its way, with the reference of its new assignment in place.
+    fn depart(&self, moves: &Shared<Move>, member: u32) -> Result<(), MoveError> {
+        let mut device = self.reference.reference().settle()?;
+        if device.state() == State::Gone {
+            return Err(MoveError::Gone(self.address()));
+        }
+        if let Some(Step { to: Place::Guest(id, _), .. }) = moves.members.get(member as usize) {
+            device.keep(Holder::Domain(*id))?.park();
+        }
+        device.binding = Binding::Moving { member, moves: moves.clone() };
+        Ok(())
+    }
+}
+
+impl<D, L: RawLock> Drop for Claim<D, L> {
+    fn drop(&mut self) {
+        // The thread has had this lock before in this call, so it does not hold it; a device that is gone
+        // loses its marks when it is destroyed.
+        if let Ok(Some(device)) = self.slot().lock() {
+            device.slot().set_marks(device.slot().marks() & !CLAIMED);
+        }
+    }
+}
+
+fn busy<D, L: RawLock>(slot: &Slot<Record<D>, L>) -> MoveError {
+    let busy = slot.busy().unwrap_or_else(|| Busy::because(Holder::Transition(Transition::Remove), 0));
+    MoveError::Busy(slot.address(), busy)
+}
+
+fn guest_place(to: Owner, at: Sbdf) -> Place {
+    match to {
+        Owner::Guest(id) => Place::Guest(id, at),
+        Owner::Host => Place::Host,
+        Owner::Quarantine => Place::Quarantine,
+        Owner::Hidden => Place::Hidden,
+    }
+}
+
+/// Room at the new owner's: places on its list and, for a guest, an address each. Given back when this is
+/// dropped before the commit.
+struct Arrival<'a, D, L: RawLock> {
+    target: &'a DomainState<D, L>,
+    claims: &'a [Claim<D, L>],
+    room: usize,
+    addresses: Vec<Sbdf>,
+}
+
+impl<'a, D, L: RawLock> Arrival<'a, D, L> {
+    fn reserve(target: &'a DomainState<D, L>, claims: &'a [Claim<D, L>]) -> Result<Self, MoveError> {
+        let mut arrival = Self { target, claims, room: 0, addresses: with_room(claims.len())? };
+        let occupied = arrival.occupy(&mut target.members.lock());
+        occupied.map(|()| arrival)
+    }
+
+    fn occupy(&mut self, members: &mut Members<D, L>) -> Result<(), MoveError> {
+        members.promise(self.claims.len())?;
+        self.room = self.claims.len();
+        let Owner::Guest(id) = self.target.owner else { return Ok(()) };
+        if members.closed {
+            return Err(MoveError::NoDomain(id));
+        }
+        for claim in self.claims {
+            let at =
+                self.target.occupy(members, claim.wanted, claim.slot()).map_err(|error| match error {
+                    CannotOccupy::SlotTaken(at) => MoveError::SlotTaken(at),
+                    CannotOccupy::NoFreeSlot => MoveError::NoFreeSlot,
+                    CannotOccupy::NoMemory => MoveError::NoMemory(NoMemory),
+                })?;
+            self.addresses.push(at);
+        }
+        Ok(())
+    }
+
+    /// Every reserved guest address still points at its device. It might not: before the devices were marked,
+    /// the guest may have taken one for the address of a device that is gone, and acknowledged it.
+    fn check(&self) -> Result<(), MoveError> {
+        for (claim, at) in self.claims.iter().zip(&self.addresses) {
+            if !self.target.directory.find(*at).is_some_and(|found| core::ptr::eq(found, claim.slot())) {
+                return Err(MoveError::SlotTaken(*at));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<D, L: RawLock> Drop for Arrival<'_, D, L> {
+    fn drop(&mut self) {
+        if self.room > 0 {
+            let mut members = self.target.members.lock();
+            members.release(self.room);
+            for (claim, at) in self.claims.iter().zip(&self.addresses) {
+                self.target.vacate(&mut members, *at, claim.slot());
+            }
+        }
+    }
+}
+
+fn plan<D, L: RawLock>(
+    claims: &[Claim<D, L>],
+    arrival: &Arrival<'_, D, L>,
+    to: Owner,
+) -> Result<Shared<Move>, NoMemory> {
+    let mut members = with_room(claims.len())?;
+    for (place, claim) in claims.iter().enumerate() {
+        let at = arrival.addresses.get(place).copied().unwrap_or_default();
+        members.push(Step { from: claim.from, to: guest_place(to, at) });
+    }
+    Shared::try_new(Move { committed: AtomicBool::new(false), members })
+}
+
+/// The owners whose lists the move changes, in order. Each has a member, or a promise, so none is destroyed
+/// meanwhile.
+fn concerned<D, L: RawLock>(
+    core: &Core<D, L>,
+    claims: &[Claim<D, L>],
+    to: Owner,
+) -> Result<Vec<Shared<DomainState<D, L>>>, NoMemory> {
+    let mut owners = with_room(claims.len() + 1)?;
+    owners.extend(claims.iter().map(|claim| claim.from.owner()));
+    owners.push(to);
+    owners.sort_unstable();
+    owners.dedup();
+    let mut concerned = with_room(owners.len())?;
+    concerned.extend(owners.iter().filter_map(|owner| core.owner(*owner)));
+    Ok(concerned)
+}
+
+/// Marks every member as on its way.
+fn depart<D, L: RawLock>(claims: &[Claim<D, L>], moves: &Shared<Move>) -> Result<(), MoveError> {
+    claims.iter().zip(0..).try_for_each(|(claim, member)| claim.depart(moves, member))
+}
+
+type List<'a, D, L> = (Owner, Guard<'a, Members<D, L>, L>);
+
+/// The instant of the move: every list it concerns is locked, and no member is gone.
+fn commit<'a, D, L: RawLock>(
+    claims: &[Claim<D, L>],
+    moves: &Shared<Move>,
+    arrival: &mut Arrival<'_, D, L>,
+    concerned: &'a [Shared<DomainState<D, L>>],
+    mut lists: Vec<List<'a, D, L>>,
+) -> Result<(), MoveError> {
+    lists.extend(concerned.iter().map(|domain| (domain.owner, domain.members.lock())));
+    if !weakened(Site::CommitChecksGone)
+        && let Some(gone) = claims.iter().find(|claim| claim.slot().glance().state() == State::Gone)
+    {
+        return Err(MoveError::Gone(gone.address()));
+    }
+    arrival.check()?;
+    if weakened(Site::CommitUnderLists) {
+        lists.clear();
+        moves.committed.store(true, Ordering::Release);
+        lists.extend(concerned.iter().map(|domain| (domain.owner, domain.members.lock())));
+    }
+    for claim in claims {
+        if let Some(from) = list_of(&mut lists, claim.from.owner()) {
+            from.list.remove(claim.slot());
+        }
+        if let Some(to) = list_of(&mut lists, arrival.target.owner) {
+            to.arrive(claim.slot());
+        }
+    }
+    arrival.room = 0;
+    // Release: pairs with the Acquire of those who resolve a member, so that who sees one sees all.
+    moves.committed.store(true, ordering(Site::CommitRelease, Ordering::Release));
+    Ok(())
+}
+
+/// Sorted by owner, and every owner concerned is there.
+fn list_of<'l, D, L: RawLock>(
+    lists: &'l mut [List<'_, D, L>],
+    owner: Owner,
+) -> Option<&'l mut Members<D, L>> {
+    let place = lists.binary_search_by_key(&owner, |(owner, _)| *owner).ok()?;
+    Some(&mut lists[place].1)
+}
+
+/// After the commit, or instead of it: every binding says where its device is, and what the other place had is
+/// given back.
+fn settle<D, L: RawLock>(core: &Core<D, L>, claims: &[Claim<D, L>], moves: &Shared<Move>) {
+    let committed = moves.committed.load(Ordering::Acquire);
+    for (claim, step) in claims.iter().zip(&moves.members) {
+        let (stays, leaves) = if committed { (step.to, step.from) } else { (step.from, step.to) };
+        let slot = claim.slot();
+        // `settle` fails only for a thread that holds the lock, which had it once more in this call.
+        let released = claim.reference.reference().settle().map(|mut device| {
+            // A member that had not departed yet has no second assignment to give back.
+            let departed = device.binding.is_moving();
+            device.binding = Binding::settled(stays);
+            let assigned = |place| match place {
+                Place::Guest(id, _) => slot.unpark(Holder::Domain(id)),
+                _ => None,
+            };
+            let left = if departed { assigned(leaves) } else { None };
+            // Who reports a device gone takes its assignment back, unless it was on its way: then we do.
+            let gone = if device.state() == State::Gone { assigned(stays) } else { None };
+            (left, gone)
+        });
+        drop(released);
+        // What was reserved at the new owner's is given back by `Arrival` if there was no commit.
+        if committed
+            && let Place::Guest(id, at) = leaves
+            && stays != leaves
+            && let Some(domain) = core.owner(Owner::Guest(id))
+        {
+            let mut members = domain.members.lock();
+            domain.vacate(&mut members, at, slot);
+        }
+    }
+}

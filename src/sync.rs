@@ -1,0 +1,59 @@
+//! The one place that names loom, `parking_lot` and core's atomics.
+//!
+//! Everything above imports its atomics, cells and locks from here, so that one `--cfg loom` turns the shipped
+//! protocol into the checked one. What loom does not model is named where it matters: it has no mixed-size
+//! accesses, its `SeqCst` is weaker than the language's, and it keeps seven stores of history per atomic.
+//!
+//! Locks are the embedder's: [`RawLock`] is ours and small, because features unify across a build and a `cfg`
+//! could never choose between `parking_lot` and a hypervisor's own lock. Under `std` a [`DefaultLock`] exists.
+#![allow(unsafe_code)]
+
+#[cfg(not(target_has_atomic = "64"))]
+compile_error!(
+    "pcidevs keeps generation, count and state of a device in one 64-bit word: the target needs 64-bit atomics"
+);
+
+#[cfg(not(loom))]
+mod cell;
+#[cfg(any(feature = "std", loom))]
+mod default_lock;
+mod lock;
+pub(crate) mod site;
+mod wait;
+
+pub use lock::{Lock, RawLock};
+pub use wait::{WAIT_BUCKETS, WaitBucket, WaitTable, Waiter};
+
+#[cfg(any(feature = "std", loom))]
+pub use default_lock::DefaultLock;
+
+/// A public type over the embedder's lock `L`, which has a default where a default lock exists.
+macro_rules! with_default_lock {
+    ($(#[$meta:meta])* pub struct $name:ident<$($parameter:tt),+; L> $($fields:tt)*) => {
+        #[cfg(any(feature = "std", loom))]
+        $(#[$meta])*
+        pub struct $name<$($parameter),+, L: $crate::RawLock = $crate::DefaultLock> $($fields)*
+
+        #[cfg(not(any(feature = "std", loom)))]
+        $(#[$meta])*
+        pub struct $name<$($parameter),+, L: $crate::RawLock> $($fields)*
+    };
+}
+pub(crate) use with_default_lock;
+
+pub(crate) use lock::Guard;
+pub(crate) use site::{Site, ordering, weakened};
+
+pub(crate) use core::sync::atomic::Ordering;
+
+#[cfg(not(loom))]
+pub(crate) use {
+    cell::{MutPtr, UnsafeCell},
+    core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, fence},
+};
+
+#[cfg(loom)]
+pub(crate) use loom::{
+    cell::{MutPtr, UnsafeCell},
+    sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, fence},
+};

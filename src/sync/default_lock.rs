@@ -1,0 +1,129 @@
+//! The lock a registry uses when the embedder names none: `parking_lot` under `std`, loom's under loom.
+
+use core::fmt;
+use core::num::NonZeroUsize;
+
+use super::{RawLock, WaitTable};
+
+/// `parking_lot`'s mutex: one byte, no allocation, waiters parked by the system.
+#[cfg(not(loom))]
+pub struct DefaultLock(parking_lot::RawMutex);
+
+// SAFETY: `parking_lot::RawMutex` is a mutual-exclusion lock with acquire and release semantics; the address of
+// a thread-local variable belongs to one running thread at a time.
+#[cfg(not(loom))]
+unsafe impl RawLock for DefaultLock {
+    #[inline]
+    fn new() -> Self {
+        Self(parking_lot::lock_api::RawMutex::INIT)
+    }
+
+    #[inline]
+    fn lock(&self) {
+        parking_lot::lock_api::RawMutex::lock(&self.0);
+    }
+
+    #[inline]
+    fn try_lock(&self) -> bool {
+        parking_lot::lock_api::RawMutex::try_lock(&self.0)
+    }
+
+    #[inline]
+    unsafe fn unlock(&self) {
+        // SAFETY: the caller holds the lock.
+        unsafe { parking_lot::lock_api::RawMutex::unlock(&self.0) }
+    }
+
+    #[inline]
+    fn current() -> NonZeroUsize {
+        std::thread_local! {
+            static HERE: u8 = const { 0 };
+        }
+        HERE.with(|here| NonZeroUsize::from(core::ptr::NonNull::from(here).addr()))
+    }
+
+    fn waiters() -> &'static WaitTable<Self> {
+        use super::{WAIT_BUCKETS, WaitBucket};
+        static WAITERS: WaitTable<DefaultLock> = WaitTable::new(
+            [const {
+                let raw = DefaultLock(<parking_lot::RawMutex as parking_lot::lock_api::RawMutex>::INIT);
+                WaitBucket::from_raw(raw, alloc::vec::Vec::new())
+            }; WAIT_BUCKETS],
+        );
+        &WAITERS
+    }
+}
+
+/// loom's mutex. Its guard stays in the lock between `lock` and `unlock`.
+#[cfg(loom)]
+pub struct DefaultLock {
+    mutex: loom::sync::Mutex<()>,
+    guard: core::cell::UnsafeCell<Option<loom::sync::MutexGuard<'static, ()>>>,
+}
+
+// SAFETY: the guard is reached only by the thread that holds the mutex.
+#[cfg(loom)]
+unsafe impl Send for DefaultLock {}
+// SAFETY: as above.
+#[cfg(loom)]
+unsafe impl Sync for DefaultLock {}
+
+#[cfg(loom)]
+impl DefaultLock {
+    fn keep(&self, guard: loom::sync::MutexGuard<'_, ()>) {
+        // SAFETY: the guard borrows `self.mutex`, lives beside it and is taken out before `self` moves or goes;
+        // holding the mutex, this thread alone reaches the cell.
+        unsafe {
+            *self.guard.get() = Some(core::mem::transmute::<
+                loom::sync::MutexGuard<'_, ()>,
+                loom::sync::MutexGuard<'static, ()>,
+            >(guard));
+        }
+    }
+}
+
+// SAFETY: loom's mutex excludes; loom's thread-local variables are one per modelled thread.
+#[cfg(loom)]
+unsafe impl RawLock for DefaultLock {
+    fn new() -> Self {
+        Self { mutex: loom::sync::Mutex::new(()), guard: core::cell::UnsafeCell::new(None) }
+    }
+
+    fn lock(&self) {
+        let guard = self.mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        self.keep(guard);
+    }
+
+    fn try_lock(&self) -> bool {
+        self.mutex.try_lock().map(|guard| self.keep(guard)).is_ok()
+    }
+
+    unsafe fn unlock(&self) {
+        // SAFETY: the caller holds the mutex, so this thread alone reaches the cell.
+        drop(unsafe { (*self.guard.get()).take() });
+    }
+
+    fn current() -> NonZeroUsize {
+        loom::thread_local! {
+            static HERE: alloc::boxed::Box<u8> = alloc::boxed::Box::new(0);
+        }
+        HERE.with(|here| NonZeroUsize::from(core::ptr::NonNull::from(&**here).addr()))
+    }
+
+    fn waiters() -> &'static WaitTable<Self> {
+        use super::{WAIT_BUCKETS, WaitBucket};
+        loom::lazy_static! {
+            static ref WAITERS: WaitTable<DefaultLock> = WaitTable::new(core::array::from_fn::<_, WAIT_BUCKETS, _>(
+                |_| WaitBucket::from_raw(DefaultLock::new(), alloc::vec::Vec::new())
+            ));
+        }
+        // SAFETY: loom drops its statics at the end of an execution, when no modelled thread runs any more.
+        unsafe { core::mem::transmute::<&WaitTable<Self>, &'static WaitTable<Self>>(&*WAITERS) }
+    }
+}
+
+impl fmt::Debug for DefaultLock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("DefaultLock")
+    }
+}

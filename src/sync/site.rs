@@ -1,0 +1,123 @@
+//! Named places where the protocol can be weakened on purpose.
+//!
+//! A model that cannot fail proves nothing. Every ordering and every check the protocol depends on asks here
+//! first, under its own name; `PCIDEVS_MUTANT=name[,name...]` in the environment breaks it. One loom build
+//! therefore runs all mutants, and the same switches, under the test-only feature `mutants`, show that `soak`
+//! notices a broken build. In every other build [`weakened`] is the constant `false` and costs nothing.
+
+use core::sync::atomic::Ordering;
+
+macro_rules! sites {
+    ($($(#[doc = $doc:literal])* $site:ident = $name:literal,)*) => {
+        /// An ordering or a check that a mutant can take away.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub(crate) enum Site { $($(#[doc = $doc])* $site,)* }
+
+        #[cfg(any(loom, feature = "mutants"))]
+        impl Site {
+            const fn name(self) -> &'static str {
+                match self { $(Self::$site => $name,)* }
+            }
+        }
+
+        /// The names of all sites, in the order of their declaration.
+        #[cfg(any(loom, feature = "mutants"))]
+        pub(crate) const NAMES: &[&str] = &[$($name,)*];
+    };
+}
+
+sites! {
+    /// Acquire of a successful get: pairs with the Release of opening.
+    GetAcquire = "get-acquire",
+    /// A get looks at the state before it counts.
+    GetChecksState = "get-checks-state",
+    /// Release of a put: pairs with the Acquire of closing.
+    PutRelease = "put-release",
+    /// Acquire of the last put of a device reported gone: pairs with the Release of the other puts.
+    LastPutAcquire = "last-put-acquire",
+    /// The put that leaves only the creation reference wakes the ticket.
+    PutWakes = "put-wakes",
+    /// Acquire of closing: pairs with the Release of puts.
+    CloseAcquire = "close-acquire",
+    /// Closing demands that the creation reference is the only one.
+    CloseChecksCount = "close-checks-count",
+    /// Closing happens under the device lock.
+    CloseUnderLock = "close-under-lock",
+    /// A ticket closes only what is still in removal.
+    TicketChecksState = "ticket-checks-state",
+    /// A waiter reads the word again after it has registered.
+    WaiterRereads = "waiter-rereads",
+    /// Release of opening: pairs with the Acquire of get, upgrade and locked access.
+    OpenRelease = "open-release",
+    /// Release of vacating: pairs with the Acquire of the next opening.
+    VacateRelease = "vacate-release",
+    /// Acquire of the opener's look at a vacant slot: pairs with the Release of vacating.
+    VacantAcquire = "vacant-acquire",
+    /// Acquire of a locked access's look at the word: pairs with the Release of opening.
+    LockedAcquire = "locked-acquire",
+    /// A locked access refuses closed and gone devices.
+    LockedChecksState = "locked-checks-state",
+    /// `report_gone` locks and unlocks the device once, so that readers inside are out.
+    GoneDrains = "gone-drains",
+    /// A slot whose device is gone but still held is not used for the next device.
+    GoneTakesAnotherSlot = "gone-takes-another-slot",
+    /// An upgrade compares the generation.
+    UpgradeChecksGeneration = "upgrade-checks-generation",
+    /// Acquire of an upgrade: pairs with the Release of opening.
+    UpgradeAcquire = "upgrade-acquire",
+    /// Each opening has a generation of its own.
+    OpenAdvancesGeneration = "open-advances-generation",
+    /// Release of the publication of a table entry: pairs with the Acquire of lookups.
+    TableRelease = "table-release",
+    /// Acquire of lookups in a table.
+    TableAcquire = "table-acquire",
+    /// A live device holds the memory of its registry.
+    DeviceHoldsMemory = "device-holds-memory",
+    /// Release of dropping a share of memory.
+    ShareRelease = "share-release",
+    /// Acquire of the last drop of a share of memory.
+    ShareAcquire = "share-acquire",
+    /// Release of a set's commit: pairs with the Acquire of readers that resolve a move.
+    CommitRelease = "commit-release",
+    /// Acquire of readers that resolve a move.
+    CommitAcquire = "commit-acquire",
+    /// A commit looks for members that were reported gone.
+    CommitChecksGone = "commit-checks-gone",
+    /// The commit happens while all lists concerned are locked.
+    CommitUnderLists = "commit-under-lists",
+    /// A claim is exclusive.
+    ClaimExclusive = "claim-exclusive",
+    /// An access by guest address checks that the guest owns the device.
+    AccessChecksOwner = "access-checks-owner",
+    /// `report_gone` looks again when the device has moved to another list.
+    GoneFollowsMove = "gone-follows-move",
+    /// A name is removed before its reference is put.
+    NameBeforePut = "name-before-put",
+}
+
+#[cfg(not(any(loom, feature = "mutants")))]
+#[inline(always)]
+pub(crate) const fn weakened(_: Site) -> bool {
+    false
+}
+
+#[cfg(any(loom, feature = "mutants"))]
+pub(crate) fn weakened(site: Site) -> bool {
+    use std::sync::OnceLock;
+    static MUTANTS: OnceLock<Vec<&'static str>> = OnceLock::new();
+    let mutants = MUTANTS.get_or_init(|| {
+        let Ok(names) = std::env::var("PCIDEVS_MUTANT") else { return Vec::new() };
+        let known = |name| NAMES.iter().copied().find(|known| *known == name);
+        names
+            .split(',')
+            .map(|name| known(name).unwrap_or_else(|| panic!("PCIDEVS_MUTANT: no site is named {name:?}")))
+            .collect()
+    });
+    !mutants.is_empty() && mutants.contains(&site.name())
+}
+
+/// `ordering`, or `Relaxed` where a mutant weakens `site`.
+#[inline(always)]
+pub(crate) fn ordering(site: Site, ordering: Ordering) -> Ordering {
+    if weakened(site) { Ordering::Relaxed } else { ordering }
+}

@@ -1,0 +1,121 @@
+//! Where those who wait for a removal register, and how the last put finds them.
+//!
+//! A put that leaves only the creation reference must wake the ticket. But the instant its subtraction is
+//! visible the ticket may complete, and the memory of the slot may go: after its read-modify-write a put may
+//! not touch the slot any more. So waiters do not live in slots. They live in a static table, hashed by the
+//! slot's *address*, which is only a number to the waker. Slots that share a bucket, or a new slot at an old
+//! address, cost a needless wake-up: a wake is a hint, and whoever is woken looks at the word again.
+//!
+//! Registering never allocates at the moment of waiting: a ticket takes its place in the bucket when it is
+//! made, where running out of memory can still be reported.
+
+use alloc::vec::Vec;
+use core::fmt;
+use core::task::Waker;
+
+use super::{Lock, RawLock};
+use crate::memory::NoMemory;
+
+/// How many buckets a [`WaitTable`] has.
+pub const WAIT_BUCKETS: usize = if cfg!(loom) { 1 } else { 64 };
+
+/// One bucket: the tickets whose slots hash to it.
+pub type WaitBucket<L> = Lock<Vec<Waiter>, L>;
+
+/// The tickets that wait for the last use of a device, of all registries with one lock type.
+///
+/// An embedder declares one as a `static` for its lock type and returns it from
+/// [`RawLock::waiters`]:
+///
+/// ```ignore
+/// static WAITERS: WaitTable<Spin> =
+///     WaitTable::new([const { WaitBucket::from_raw(Spin::UNLOCKED, Vec::new()) }; WAIT_BUCKETS]);
+/// ```
+pub struct WaitTable<L> {
+    buckets: [WaitBucket<L>; WAIT_BUCKETS],
+}
+
+/// A ticket's place in a bucket.
+#[derive(Debug)]
+pub struct Waiter {
+    slot: usize,
+    generation: u32,
+    waker: Option<Waker>,
+}
+
+/// How many wakers [`WaitTable::wake`] collects under one hold of the bucket lock. A slot has one ticket, and
+/// stale ones only where its device was reported gone and nobody has looked at them since.
+const WAKES_AT_ONCE: usize = 4;
+
+impl<L> WaitTable<L> {
+    /// A table of empty buckets.
+    pub const fn new(buckets: [WaitBucket<L>; WAIT_BUCKETS]) -> Self {
+        Self { buckets }
+    }
+}
+
+impl<L: RawLock> WaitTable<L> {
+    fn bucket(&self, slot: usize) -> &WaitBucket<L> {
+        // Slots are 64 bytes apart or more; Fibonacci hashing spreads what remains of the address.
+        let hash = (slot as u64 >> 6).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        &self.buckets[(hash >> 32) as usize % WAIT_BUCKETS]
+    }
+
+    /// Takes a place for the ticket of this generation of the slot at this address.
+    pub(crate) fn join(&self, slot: usize, generation: u32) -> Result<(), NoMemory> {
+        let mut bucket = self.bucket(slot).lock();
+        bucket.try_reserve(1)?;
+        bucket.push(Waiter { slot, generation, waker: None });
+        Ok(())
+    }
+
+    /// Leaves the waker that the next [`wake`](Self::wake) is to use.
+    pub(crate) fn register(&self, slot: usize, generation: u32, waker: &Waker) {
+        // Cloned before and dropped after the lock is held: wakers are the embedder's code.
+        let mut waker = Some(waker.clone());
+        let mut bucket = self.bucket(slot).lock();
+        if let Some(waiter) = bucket.iter_mut().find(|waiter| waiter.is(slot, generation)) {
+            core::mem::swap(&mut waiter.waker, &mut waker);
+        }
+        drop(bucket);
+    }
+
+    /// Gives the ticket's place back.
+    pub(crate) fn leave(&self, slot: usize, generation: u32) {
+        let mut bucket = self.bucket(slot).lock();
+        let place = bucket.iter().position(|waiter| waiter.is(slot, generation));
+        let waiter = place.map(|place| bucket.swap_remove(place));
+        drop(bucket);
+        drop(waiter);
+    }
+
+    /// Wakes whoever waits for the slot at this address, which need not exist any more.
+    pub(crate) fn wake(&self, slot: usize) {
+        loop {
+            let mut wakers = [const { None }; WAKES_AT_ONCE];
+            let mut bucket = self.bucket(slot).lock();
+            let waiting = bucket.iter_mut().filter(|waiter| waiter.slot == slot && waiter.waker.is_some());
+            for (place, waiter) in wakers.iter_mut().zip(waiting) {
+                *place = waiter.waker.take();
+            }
+            drop(bucket);
+            let more = wakers[WAKES_AT_ONCE - 1].is_some();
+            wakers.into_iter().flatten().for_each(Waker::wake);
+            if !more {
+                return;
+            }
+        }
+    }
+}
+
+impl Waiter {
+    fn is(&self, slot: usize, generation: u32) -> bool {
+        self.slot == slot && self.generation == generation
+    }
+}
+
+impl<L> fmt::Debug for WaitTable<L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WaitTable").finish_non_exhaustive()
+    }
+}
