@@ -46,14 +46,20 @@ pub(crate) use site::{Site, ordering, weakened};
 
 pub(crate) use core::sync::atomic::Ordering;
 
+/// Atomics that no interleaving is decided by: a thread's own mark, or a value some lock protects. loom would
+/// explore every access to them for nothing.
+pub(crate) mod unexplored {
+    pub(crate) use core::sync::atomic::{AtomicU8, AtomicU32, AtomicUsize};
+}
+
 #[cfg(not(loom))]
 pub(crate) use {
     cell::{MutPtr, UnsafeCell},
-    core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, fence},
+    core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, fence},
 };
 
 #[cfg(loom)]
 pub(crate) use loom::{
     cell::{MutPtr, UnsafeCell},
-    sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, fence},
+    sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, fence},
 };

@@ -9,7 +9,7 @@ use pcidevs_loom::{Destroyed, GUEST, ONE, TWO, explore, one_device};
 
 #[test]
 fn l14_report_gone_and_re_add_and_put_of_the_old_handle() {
-    explore(None, || {
+    explore(Some(3), || {
         let (old, new) = (Destroyed::none(), Destroyed::none());
         let registry = Arc::new(one_device(&old));
         let handle = registry.get(ONE).expect("live");

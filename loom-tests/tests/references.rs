@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use loom::thread;
-use pcidevs::{RemoveError, Registry};
+use pcidevs::{Registry, RemoveError};
 use pcidevs_loom::{Destroyed, ONE, TWO, explore, one_device};
 
 #[test]

@@ -54,7 +54,8 @@ fn l17_ticket_and_locked_access_that_holds_and_deassign() {
         registry.move_devices(&[Member::at(ONE, ONE)], Owner::Guest(GUEST)).expect("assigned");
         let ticket = registry.begin_removal(ONE).expect("begun");
         let vcpu = thread::spawn(move || {
-            let effect = guest.lock(ONE).ok().map(|device| device.keep(Holder::Named("effect")).expect("memory"));
+            let effect =
+                guest.lock(ONE).ok().map(|device| device.keep(Holder::Named("effect")).expect("memory"));
             drop(effect);
         });
         let administrator = {
@@ -84,7 +85,8 @@ fn l19_report_gone_and_ticket_completing_and_cancel() {
                 let registry = registry.clone();
                 thread::spawn(move || registry.report_gone(ONE).is_ok())
             };
-            let ended = if cancel { ticket.cancel() } else { ticket.try_complete().map(|done| assert!(done)) };
+            let ended =
+                if cancel { ticket.cancel() } else { ticket.try_complete().map(|done| assert!(done)) };
             let gone = reporter.join().unwrap();
             match ended {
                 Err(TicketError::Gone) => assert!(gone),

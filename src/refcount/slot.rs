@@ -27,7 +27,8 @@ use super::{Busy, Holder, Locked};
 use crate::Sbdf;
 use crate::address::{Bus, DevFn, Segment};
 use crate::memory::{NoMemory, Shared, try_box};
-use crate::sync::{AtomicU8, AtomicU32, AtomicUsize, Ordering, RawLock, Site, UnsafeCell, weakened};
+use crate::sync::unexplored::{AtomicU8, AtomicU32, AtomicUsize};
+use crate::sync::{Ordering, RawLock, Site, UnsafeCell, weakened};
 
 /// The calling thread holds this device's lock and would wait for itself (EDEADLK). Drop the guard first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

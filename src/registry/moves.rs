@@ -106,9 +106,9 @@ pub(super) fn move_devices<D, L: RawLock>(
         return Ok(());
     }
     // All memory first: from the first mark on nothing may fail for want of it.
-    let mut arrival = Arrival::reserve(&target, &claims)?;
-    let moves = plan(&claims, &arrival, to)?;
-    let concerned = concerned(core, &claims, to)?;
+    let mut arrival = Arrival::reserve(&target, &core.quarantine, &claims)?;
+    let moves = plan(&claims, &arrival)?;
+    let concerned = concerned(core, &claims)?;
     let lists = with_room(concerned.len())?;
 
     let result =
@@ -138,6 +138,9 @@ fn in_order(set: &[Member]) -> Result<Vec<Member>, MoveError> {
 struct Claim<D, L: RawLock> {
     reference: NamedRef<Record<D>, L>,
     from: Place,
+    /// Whom it goes to: a device taken from its guest while its removal is pending goes to quarantine, never
+    /// to a host driver.
+    to: Owner,
     wanted: Option<Sbdf>,
 }
 
@@ -157,6 +160,10 @@ impl<D, L: RawLock> Claim<D, L> {
         if from.owner() == to && guest.is_none_or(|guest| from == guest_place(to, guest)) {
             return Ok(None);
         }
+        let to = match (from, to) {
+            (Place::Guest(..), Owner::Host) if device.state() == State::Removing => Owner::Quarantine,
+            _ => to,
+        };
         let kind = match to {
             Owner::Guest(_) if device.state() == State::Removing => return Err(busy(slot)),
             Owner::Hidden if slot.busy().is_some() || device.state() == State::Removing => {
@@ -167,7 +174,7 @@ impl<D, L: RawLock> Claim<D, L> {
         };
         let reference = device.keep(Holder::Transition(kind))?;
         slot.set_marks(slot.marks() | CLAIMED);
-        Ok(Some(Self { reference, from, wanted: guest }))
+        Ok(Some(Self { reference, from, to, wanted: guest }))
     }
 
     fn slot(&self) -> &Slot<Record<D>, L> {
@@ -220,21 +227,34 @@ fn guest_place(to: Owner, at: Sbdf) -> Place {
 /// dropped before the commit.
 struct Arrival<'a, D, L: RawLock> {
     target: &'a DomainState<D, L>,
+    /// Where members go that may not go to the target.
+    refuge: &'a DomainState<D, L>,
     claims: &'a [Claim<D, L>],
-    room: usize,
+    /// Promised and not used: by the target, by the refuge.
+    room: [usize; 2],
     addresses: Vec<Sbdf>,
 }
 
 impl<'a, D, L: RawLock> Arrival<'a, D, L> {
-    fn reserve(target: &'a DomainState<D, L>, claims: &'a [Claim<D, L>]) -> Result<Self, MoveError> {
-        let mut arrival = Self { target, claims, room: 0, addresses: with_room(claims.len())? };
-        let occupied = arrival.occupy(&mut target.members.lock());
+    fn reserve(
+        target: &'a DomainState<D, L>,
+        refuge: &'a DomainState<D, L>,
+        claims: &'a [Claim<D, L>],
+    ) -> Result<Self, MoveError> {
+        let addresses = with_room(claims.len())?;
+        let mut arrival = Self { target, refuge, claims, room: [0; 2], addresses };
+        let diverted = claims.iter().filter(|claim| claim.to != target.owner).count();
+        if diverted > 0 {
+            refuge.members.lock().promise(diverted)?;
+            arrival.room[1] = diverted;
+        }
+        let occupied = arrival.occupy(&mut target.members.lock(), claims.len() - diverted);
         occupied.map(|()| arrival)
     }
 
-    fn occupy(&mut self, members: &mut Members<D, L>) -> Result<(), MoveError> {
-        members.promise(self.claims.len())?;
-        self.room = self.claims.len();
+    fn occupy(&mut self, members: &mut Members<D, L>, room: usize) -> Result<(), MoveError> {
+        members.promise(room)?;
+        self.room[0] = room;
         let Owner::Guest(id) = self.target.owner else { return Ok(()) };
         if members.closed {
             return Err(MoveError::NoDomain(id));
@@ -265,9 +285,12 @@ impl<'a, D, L: RawLock> Arrival<'a, D, L> {
 
 impl<D, L: RawLock> Drop for Arrival<'_, D, L> {
     fn drop(&mut self) {
-        if self.room > 0 {
+        if self.room[1] > 0 {
+            self.refuge.members.lock().release(self.room[1]);
+        }
+        if self.room[0] > 0 {
             let mut members = self.target.members.lock();
-            members.release(self.room);
+            members.release(self.room[0]);
             for (claim, at) in self.claims.iter().zip(&self.addresses) {
                 self.target.vacate(&mut members, *at, claim.slot());
             }
@@ -278,12 +301,11 @@ impl<D, L: RawLock> Drop for Arrival<'_, D, L> {
 fn plan<D, L: RawLock>(
     claims: &[Claim<D, L>],
     arrival: &Arrival<'_, D, L>,
-    to: Owner,
 ) -> Result<Shared<Move>, NoMemory> {
     let mut members = with_room(claims.len())?;
     for (place, claim) in claims.iter().enumerate() {
         let at = arrival.addresses.get(place).copied().unwrap_or_default();
-        members.push(Step { from: claim.from, to: guest_place(to, at) });
+        members.push(Step { from: claim.from, to: guest_place(claim.to, at) });
     }
     Shared::try_new(Move { committed: AtomicBool::new(false), members })
 }
@@ -293,11 +315,9 @@ fn plan<D, L: RawLock>(
 fn concerned<D, L: RawLock>(
     core: &Core<D, L>,
     claims: &[Claim<D, L>],
-    to: Owner,
 ) -> Result<Vec<Shared<DomainState<D, L>>>, NoMemory> {
-    let mut owners = with_room(claims.len() + 1)?;
-    owners.extend(claims.iter().map(|claim| claim.from.owner()));
-    owners.push(to);
+    let mut owners = with_room(claims.len() * 2)?;
+    owners.extend(claims.iter().flat_map(|claim| [claim.from.owner(), claim.to]));
     owners.sort_unstable();
     owners.dedup();
     let mut concerned = with_room(owners.len())?;
@@ -336,11 +356,11 @@ fn commit<'a, D, L: RawLock>(
         if let Some(from) = list_of(&mut lists, claim.from.owner()) {
             from.list.remove(claim.slot());
         }
-        if let Some(to) = list_of(&mut lists, arrival.target.owner) {
+        if let Some(to) = list_of(&mut lists, claim.to) {
             to.arrive(claim.slot());
         }
     }
-    arrival.room = 0;
+    arrival.room = [0; 2];
     // Release: pairs with the Acquire of those who resolve a member, so that who sees one sees all.
     moves.committed.store(true, ordering(Site::CommitRelease, Ordering::Release));
     Ok(())

@@ -104,10 +104,12 @@ unsafe impl RawLock for DefaultLock {
     }
 
     fn current() -> NonZeroUsize {
+        // Numbers, not addresses: loom does not see that freeing and reusing memory synchronizes threads.
+        static NEXT: core::sync::atomic::AtomicUsize = core::sync::atomic::AtomicUsize::new(1);
         loom::thread_local! {
-            static HERE: alloc::boxed::Box<u8> = alloc::boxed::Box::new(0);
+            static HERE: usize = NEXT.fetch_add(1, core::sync::atomic::Ordering::Relaxed);
         }
-        HERE.with(|here| NonZeroUsize::from(core::ptr::NonNull::from(&**here).addr()))
+        HERE.with(|here| NonZeroUsize::new(*here).unwrap_or(NonZeroUsize::MAX))
     }
 
     fn waiters() -> &'static WaitTable<Self> {
