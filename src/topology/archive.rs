@@ -16,14 +16,17 @@ use super::warning::{Warning, WarningKind};
 use crate::address::Sbdf;
 use crate::device::FULL_SIZE;
 
-/// The most bytes an archive may unpack to. A whole `/sys` of a large server takes about half of it.
-const MAX_UNPACKED: u64 = 1 << 30;
+/// The most bytes an archive may unpack to: room for 100,000 files, each padded to a page as `tar` sees sysfs.
+const MAX_UNPACKED: u64 = 1 << 29;
 
 /// The most entries of an archive.
-const MAX_ENTRIES: usize = 1 << 20;
+const MAX_ENTRIES: usize = 1 << 19;
+
+/// The longest path kept, in bytes; Linux has none longer.
+const MAX_PATH: usize = 4096;
 
 /// The most bytes of names, files and links kept.
-const MAX_KEPT: usize = 1 << 29;
+const MAX_KEPT: usize = 1 << 28;
 
 /// The most bytes of memory the xz decoder may ask for; `xz -9` needs an eighth of it.
 const MAX_XZ_MEMORY: u64 = 1 << 29;
@@ -131,10 +134,15 @@ impl Tree {
         Ok(())
     }
 
+    /// Notes that a folder exists, and with it those it is in: archives need not have entries for folders.
     fn folder(&mut self, path: &str) {
-        if names_a_function(path) {
-            self.kept += path.len();
-            self.folders.entry(path.into()).or_default();
+        let mut path = Some(path);
+        while let Some(folder) = path {
+            if names_a_function(folder) && !self.folders.contains_key(folder) {
+                self.kept += folder.len();
+                self.folders.insert(folder.into(), Folder::default());
+            }
+            path = folder.rsplit_once('/').map(|(parent, _)| parent);
         }
     }
 
@@ -143,6 +151,7 @@ impl Tree {
         let mut bytes = Vec::new();
         content.take(FULL_SIZE as u64).read_to_end(&mut bytes)?;
         self.kept += path.len() + bytes.len();
+        self.folder(folder);
         self.folders.entry(folder.into()).or_default().files.insert(name, bytes);
         Ok(())
     }
@@ -151,6 +160,7 @@ impl Tree {
         self.kept += path.len() + target.len();
         if let Some((folder, name)) = fact(path, &LINKS) {
             let target = String::from_utf8_lossy(target);
+            self.folder(folder);
             let last = target.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
             self.folders.entry(folder.into()).or_default().links.insert(name, last.to_owned());
         } else if let Some((parent, _)) = path.rsplit_once('/').filter(|_| names_a_function(path)) {
@@ -216,9 +226,9 @@ impl FunctionFolder for Folder {
 }
 
 /// A path as text without `.`, `..` and doubled slashes, seen from `base`; `None` if it leads out of the archive,
-/// is absolute, or is no UTF-8.
+/// is absolute, too long, or no UTF-8.
 fn normal_path(base: &str, path: &[u8]) -> Option<String> {
-    let path = str::from_utf8(path).ok()?;
+    let path = str::from_utf8(path).ok().filter(|path| path.len() <= MAX_PATH)?;
     if path.starts_with('/') && !base.is_empty() {
         return None;
     }

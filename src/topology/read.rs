@@ -58,9 +58,9 @@ pub enum ReadError {
     /// An archive that is damaged from the start.
     #[error("the archive cannot be read: {0}; expected a tar archive (plain, gzip or xz) of a sysfs tree")]
     Archive(String),
-    /// An archive that unpacks to more than a sysfs tree can be: not one, or made to harm.
+    /// An archive that unpacks to more than the bounds of its reader: no sysfs tree, or made to harm.
     #[error(
-        "the archive unpacks to more than 1 GiB or a million entries; expected a recording of a sysfs tree"
+        "the archive unpacks to more than 512 MiB or 524288 entries; expected a recording of a sysfs tree"
     )]
     ArchiveTooLarge,
     /// An archive with no PCI function in it.
