@@ -25,7 +25,7 @@ pub struct BusRange {
 }
 
 impl BusRange {
-    /// Reads the numbers of a PCI-to-PCI or `CardBus` bridge, which keep them at the same place; `None` for other
+    /// Reads the numbers of a PCI-to-PCI or CardBus bridge, which keep them at the same place; `None` for other
     /// layouts, dead functions and records cut before them.
     pub fn read(config: ConfigSpace<'_>) -> Option<Self> {
         match HeaderLayout::read(config)? {
@@ -66,7 +66,7 @@ pub enum BridgeKind {
     SwitchUpstream,
     /// A downstream port of a PCI Express switch.
     SwitchDownstream,
-    /// A bridge to `CardBus` slots: conventional PCI.
+    /// A bridge to CardBus slots: conventional PCI.
     CardBus,
     /// A bridge header with a PCI Express type that is none of a bridge.
     Other(PortType),

@@ -25,7 +25,7 @@ pub enum HeaderLayout {
     Endpoint,
     /// Type 1: a PCI-to-PCI bridge, a root port or a switch port.
     Bridge,
-    /// Type 2: a `CardBus` bridge.
+    /// Type 2: a CardBus bridge.
     CardBus,
     /// Any other number. Known to the host, never modelled, never assignable.
     Other(u8),

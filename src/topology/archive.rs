@@ -11,7 +11,7 @@ use std::io::{self, Read};
 use super::directory::is_root_bus;
 use super::machine::{Found, Machine};
 use super::read::ReadError;
-use super::sysfs::{FILES, FunctionFolder, LINKS, read_function};
+use super::sysfs::{FunctionFolder, read_function};
 use super::warning::{Warning, WarningKind};
 use crate::address::Sbdf;
 use crate::device::FULL_SIZE;
@@ -30,6 +30,13 @@ const MAX_KEPT: usize = 1 << 28;
 
 /// The most bytes of memory the xz decoder may ask for; `xz -9` needs an eighth of it.
 const MAX_XZ_MEMORY: u64 = 1 << 29;
+
+/// The files of a function's folder that [`sysfs`](super::sysfs) reads.
+const FILES: [&str; 8] =
+    ["class", "config", "device", "numa_node", "revision", "subsystem_device", "subsystem_vendor", "vendor"];
+
+/// The links of a function's folder that it reads.
+const LINKS: [&str; 3] = ["driver", "iommu_group", "physfn"];
 
 const GZIP: &[u8] = &[0x1f, 0x8b];
 const XZ: &[u8] = &[0xfd, b'7', b'z', b'X', b'Z', 0];
@@ -120,7 +127,7 @@ impl Tree {
                 return Err(EntryError::TooMany);
             }
             let Some(path) = normal_path("", &entry.path_bytes()) else { continue };
-            let target = entry.link_name_bytes().map(|target| target.into_owned());
+            let target = entry.link_name_bytes().map(std::borrow::Cow::into_owned);
             match entry.header().entry_type() {
                 tar::EntryType::Directory => self.folder(&path),
                 tar::EntryType::Symlink => self.link(&path, &target.unwrap_or_default()),

@@ -12,13 +12,6 @@ use super::warning::{Warning, WarningKind};
 use crate::address::Sbdf;
 use crate::device::SubsystemId;
 
-/// The files of a function's folder that are read; everything else in a tree is passed over.
-pub(super) const FILES: [&str; 8] =
-    ["class", "config", "device", "numa_node", "revision", "subsystem_device", "subsystem_vendor", "vendor"];
-
-/// The links of a function's folder that are read.
-pub(super) const LINKS: [&str; 3] = ["driver", "iommu_group", "physfn"];
-
 /// The folder of one function.
 pub(super) trait FunctionFolder {
     /// The content of a file, at most 4096 bytes: `None` where there is no such file, the reason where there is
