@@ -162,6 +162,7 @@ impl Sbdf {
     }
 
     /// The same bus and segment with other device and function numbers.
+    #[must_use]
     pub const fn with_devfn(self, devfn: DevFn) -> Self {
         Self { devfn, ..self }
     }

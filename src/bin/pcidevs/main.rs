@@ -1,2 +1,34 @@
-//! The command `pcidevs`.
-fn main() {}
+//! The command `pcidevs`: shows a machine's PCI functions, and tries the core on them.
+
+#![forbid(unsafe_code)]
+
+mod list;
+mod soak;
+mod source;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// PCI devices of a real machine: who they are, and how the core keeps its promises under load.
+#[derive(Parser)]
+#[command(version, propagate_version = true, arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Show a machine's PCI functions.
+    List(list::Arguments),
+    /// Put a machine's functions under a storm of accesses, removals and moves, and check every promise.
+    Soak(soak::Arguments),
+}
+
+fn main() -> ExitCode {
+    match Arguments::parse().command {
+        Command::List(arguments) => list::run(&arguments),
+        Command::Soak(arguments) => soak::run(&arguments),
+    }
+}
