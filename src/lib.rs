@@ -20,3 +20,9 @@ pub use registry::*;
 #[cfg(any(feature = "std", loom))]
 pub use sync::DefaultLock;
 pub use sync::RawLock;
+
+/// What the loom models reach besides the public API.
+#[cfg(loom)]
+pub mod modelled {
+    pub use crate::memory::Shared;
+}

@@ -46,7 +46,8 @@ pub(crate) fn try_box<T>(value: T) -> Result<Box<T>, NoMemory> {
 /// # Invariants
 ///
 /// `block` points to a live block for as long as this share exists; `shares` counts the shares.
-pub(crate) struct Shared<T> {
+#[cfg_attr(not(loom), expect(unreachable_pub, reason = "public for the models"))]
+pub struct Shared<T> {
     block: NonNull<Block<T>>,
     owns: PhantomData<Block<T>>,
 }
@@ -62,7 +63,8 @@ unsafe impl<T: Send + Sync> Send for Shared<T> {}
 unsafe impl<T: Send + Sync> Sync for Shared<T> {}
 
 impl<T> Shared<T> {
-    pub(crate) fn try_new(value: T) -> Result<Self, NoMemory> {
+    /// The first share of a new allocation.
+    pub fn try_new(value: T) -> Result<Self, NoMemory> {
         let block = Box::leak(try_box(Block { shares: AtomicUsize::new(1), value })?);
         // INVARIANT: one share, counted as one.
         Ok(Self { block: NonNull::from(block), owns: PhantomData })

@@ -3,8 +3,10 @@
 
 use std::sync::Arc;
 
+use loom::cell::UnsafeCell;
 use loom::thread;
-use pcidevs::{Registry, RemoveError};
+use pcidevs::modelled::Shared;
+use pcidevs::{AddRefused, Holder, Registry, RemoveError};
 use pcidevs_loom::{Destroyed, ONE, TWO, explore, one_device};
 
 #[test]
@@ -118,5 +120,135 @@ fn l15_a_handle_outlives_the_registry() {
         holder.join().unwrap();
         observer.join().unwrap();
         assert_eq!(destroyed.count(), 1);
+    });
+}
+
+/// Memory of the embedder's that no lock of ours protects: only the order of references does. loom reports a
+/// race if that order does not hold.
+struct Unlocked(UnsafeCell<u32>);
+
+unsafe impl Sync for Unlocked {}
+unsafe impl Send for Unlocked {}
+
+impl Unlocked {
+    fn new() -> Arc<Self> {
+        Arc::new(Self(UnsafeCell::new(0)))
+    }
+
+    fn set(&self, value: u32) {
+        self.0.with_mut(|place| unsafe { *place = value });
+    }
+
+    fn get(&self) -> u32 {
+        self.0.with(|place| unsafe { *place })
+    }
+}
+
+#[test]
+fn r2_what_was_done_under_a_reference_happens_before_ok() {
+    explore(None, || {
+        let destroyed = Destroyed::none();
+        let registry = Arc::new(one_device(&destroyed));
+        let work = Unlocked::new();
+        let device = registry.get(ONE).expect("live");
+        let user = {
+            let work = work.clone();
+            thread::spawn(move || {
+                work.set(1);
+                drop(device);
+            })
+        };
+        if registry.remove_device(ONE).is_ok() {
+            assert_eq!(work.get(), 1);
+        }
+        user.join().unwrap();
+    });
+}
+
+#[test]
+fn r1_what_was_done_before_add_is_seen_by_who_gets() {
+    explore(None, || {
+        let destroyed = Destroyed::none();
+        let registry = Arc::new(one_device(&destroyed));
+        registry.remove_device(ONE).expect("unused");
+        let work = Unlocked::new();
+        let getter = {
+            let (registry, work) = (registry.clone(), work.clone());
+            thread::spawn(move || {
+                if registry.get(ONE).is_some() {
+                    assert_eq!(work.get(), 1);
+                }
+            })
+        };
+        work.set(1);
+        registry.add(ONE, destroyed.device(2)).expect("the address is free");
+        getter.join().unwrap();
+    });
+}
+
+#[test]
+fn l5_add_by_another_thread_while_the_device_is_torn_down() {
+    explore(None, || {
+        let (old, new) = (Destroyed::none(), Destroyed::none());
+        let registry = Arc::new(one_device(&old));
+        let adder = {
+            let (registry, new) = (registry.clone(), new.clone());
+            thread::spawn(move || match registry.add(ONE, new.device(2)).map_err(|error| error.reason) {
+                Ok(()) => true,
+                Err(AddRefused::Exists(ONE) | AddRefused::Busy(_)) => false,
+                Err(error) => panic!("{error}"),
+            })
+        };
+        registry
+            .remove_device(ONE)
+            .or_else(|error| match error {
+                // The new device, already: then the old one was not removed by us, which cannot be.
+                RemoveError::NotFound(_) => panic!("{error}"),
+                error => Err(error),
+            })
+            .expect("unused");
+        let added = adder.join().unwrap();
+        assert_eq!(old.count(), 1);
+        assert_eq!(registry.lock(ONE).map(|device| device.register).ok(), added.then_some(2));
+    });
+}
+
+#[test]
+fn r2_a_hold_is_dropped_while_its_device_is_removed() {
+    explore(None, || {
+        let destroyed = Destroyed::none();
+        let registry = one_device(&destroyed);
+        let hold = registry.hold(ONE, Holder::Named("backend")).expect("memory").expect("live");
+        let holder = thread::spawn(move || drop(hold));
+        match registry.remove_device(ONE) {
+            Ok(()) => assert_eq!(destroyed.count(), 1),
+            Err(RemoveError::Busy(busy)) => {
+                assert_eq!(busy.uses, 1);
+                assert_eq!(busy.holders.len() + busy.unnamed as usize, 1, "named, or about to be put");
+            }
+            Err(error) => panic!("{error}"),
+        }
+        drop(registry);
+        holder.join().unwrap();
+        assert_eq!(destroyed.count(), 1);
+    });
+}
+
+#[test]
+fn l15_the_last_share_of_memory_frees_after_every_other_use() {
+    struct Freed(Unlocked);
+
+    impl Drop for Freed {
+        fn drop(&mut self) {
+            self.0.set(u32::MAX);
+        }
+    }
+
+    explore(None, || {
+        let mine = Shared::try_new(Freed(Unlocked(UnsafeCell::new(1)))).expect("memory");
+        let other = mine.clone();
+        let user = thread::spawn(move || assert_eq!(other.0.get(), 1));
+        drop(mine);
+        user.join().unwrap();
     });
 }
