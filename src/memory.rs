@@ -4,6 +4,7 @@
 //! and every allocation can fail with [`NoMemory`]. Stable Rust offers that for vectors (`try_reserve`) only;
 //! this module adds the two shapes the core needs beside them: a box, and a shared pointer.
 #![allow(unsafe_code)]
+#![cfg_attr(not(loom), expect(unreachable_pub, reason = "public for the models"))]
 
 use alloc::alloc::{Layout, alloc};
 use alloc::boxed::Box;
@@ -46,7 +47,6 @@ pub(crate) fn try_box<T>(value: T) -> Result<Box<T>, NoMemory> {
 /// # Invariants
 ///
 /// `block` points to a live block for as long as this share exists; `shares` counts the shares.
-#[cfg_attr(not(loom), expect(unreachable_pub, reason = "public for the models"))]
 pub struct Shared<T> {
     block: NonNull<Block<T>>,
     owns: PhantomData<Block<T>>,

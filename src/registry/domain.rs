@@ -4,12 +4,13 @@ use core::fmt;
 
 use super::binding::{Owner, Record};
 use super::handle::Locked;
+use super::moves::is_claimed;
 use super::snapshot::Devices;
 use super::{AccessError, Core};
 use crate::Sbdf;
 use crate::address::{Bus, DevFn, Segment};
 use crate::memory::{NoMemory, Shared};
-use crate::refcount::{Arena, Directory, DomainId, List, Slot};
+use crate::refcount::{self, Arena, Directory, DomainId, List, Slot};
 use crate::sync::{Lock, RawLock, Site, weakened, with_default_lock};
 
 /// The lowest guest addresses are handed out device by device, function 0 only, on buses 0 to 255.
@@ -169,7 +170,10 @@ impl<D, L: RawLock> Domain<D, L> {
     /// ones. `false` if there is a device the guest can use, or nothing at all.
     pub fn acknowledge_gone(&self, at: Sbdf) -> Result<bool, AccessError> {
         let Some(slot) = self.domain.directory.find(at) else { return Ok(false) };
-        if slot.lock()?.is_some_and(|device| device.binding.concerns(self.id, at)) {
+        // A claimed device may be on its way here, with the address reserved and its binding not yet marked.
+        let in_use =
+            |device: refcount::Locked<'_, _, _>| is_claimed(&device) || device.binding.concerns(self.id, at);
+        if slot.lock()?.is_some_and(in_use) {
             return Ok(false);
         }
         // While the address points at this slot no move can take the address, so what was found holds.

@@ -21,11 +21,16 @@ use super::binding::{Binding, Move, Owner, Place, Record, Step};
 use super::domain::{CannotOccupy, DomainState, Members};
 use crate::Sbdf;
 use crate::memory::{NoMemory, Shared};
-use crate::refcount::{Busy, Holder, NamedRef, Slot, State, Transition, WouldDeadlock};
+use crate::refcount::{self, Busy, Holder, NamedRef, Slot, State, Transition, WouldDeadlock};
 use crate::sync::{AtomicBool, Guard, Ordering, RawLock, Site, ordering, weakened};
 
 /// The mark of a claimed device.
 const CLAIMED: u8 = 1;
+
+/// Whether a transition has claimed the device, whose lock the caller holds.
+pub(super) fn is_claimed<D, L: RawLock>(device: &refcount::Locked<'_, Record<D>, L>) -> bool {
+    device.slot().marks() & CLAIMED != 0
+}
 
 /// One device of a set to be moved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,7 +155,7 @@ impl<D, L: RawLock> Claim<D, L> {
         let Member { address, guest } = member;
         let slot = core.arena.find(address).ok_or(MoveError::NotFound(address))?;
         let Some(device) = slot.lock()? else { return Err(MoveError::NotFound(address)) };
-        if device.slot().marks() & CLAIMED != 0 && !weakened(Site::ClaimExclusive) {
+        if is_claimed(&device) && !weakened(Site::ClaimExclusive) {
             return Err(busy(slot));
         }
         let from = device.binding.place();
@@ -270,17 +275,6 @@ impl<'a, D, L: RawLock> Arrival<'a, D, L> {
         }
         Ok(())
     }
-
-    /// Every reserved guest address still points at its device. It might not: before the devices were marked,
-    /// the guest may have taken one for the address of a device that is gone, and acknowledged it.
-    fn check(&self) -> Result<(), MoveError> {
-        for (claim, at) in self.claims.iter().zip(&self.addresses) {
-            if !self.target.directory.find(*at).is_some_and(|found| core::ptr::eq(found, claim.slot())) {
-                return Err(MoveError::SlotTaken(*at));
-            }
-        }
-        Ok(())
-    }
 }
 
 impl<D, L: RawLock> Drop for Arrival<'_, D, L> {
@@ -346,7 +340,6 @@ fn commit<'a, D, L: RawLock>(
     {
         return Err(MoveError::Gone(gone.address()));
     }
-    arrival.check()?;
     if weakened(Site::CommitUnderLists) {
         lists.clear();
         moves.committed.store(true, Ordering::Release);

@@ -1,0 +1,164 @@
+//! The result of a storm, as a table or as one line of JSON.
+
+use std::collections::BTreeMap;
+
+use comfy_table::presets::NOTHING;
+use comfy_table::{CellAlignment, Table};
+use serde::Serialize;
+
+use super::statistics::Statistics;
+use super::world::World;
+
+/// The result; its field names are the JSON's.
+#[derive(Serialize)]
+pub(crate) struct Report {
+    functions: usize,
+    segments: usize,
+    vcpus: u32,
+    seconds: f64,
+    accesses: u64,
+    accesses_per_second: f64,
+    latency_ns: Latency,
+    removals: Removals,
+    busy_by_holder: BTreeMap<String, u64>,
+    moves: u64,
+    violations: u64,
+    #[serde(skip)]
+    hits: u64,
+    #[serde(skip)]
+    acts: u64,
+    #[serde(skip)]
+    moves_refused: u64,
+}
+
+#[derive(Serialize)]
+struct Latency {
+    p50: u64,
+    p99: u64,
+    p999: u64,
+    max: u64,
+}
+
+#[derive(Serialize)]
+struct Removals {
+    ok: u64,
+    busy: u64,
+    gone: u64,
+    cancelled: u64,
+}
+
+impl Report {
+    /// Checks what is left of the world, and sums up.
+    pub(crate) fn new(world: World, vcpus: u32, seconds: f64, statistics: Statistics) -> Self {
+        if world.violations() == 0
+            && let Err(error) = world.check_quiet()
+        {
+            world.violation(format_args!("the last checks could not be made: {error}"));
+        }
+        let Statistics { accesses, hits, acts, latency, removals, busy_by_holder, moves, moves_refused } =
+            statistics;
+        let report = Self {
+            functions: world.functions(),
+            segments: world.segments(),
+            vcpus,
+            seconds,
+            accesses,
+            accesses_per_second: accesses as f64 / seconds,
+            latency_ns: Latency {
+                p50: latency.value_at_quantile(0.5),
+                p99: latency.value_at_quantile(0.99),
+                p999: latency.value_at_quantile(0.999),
+                max: latency.max(),
+            },
+            removals: Removals {
+                ok: removals.ok,
+                busy: removals.busy,
+                gone: removals.gone,
+                cancelled: removals.cancelled,
+            },
+            busy_by_holder,
+            moves,
+            violations: world.violations(),
+            hits,
+            acts,
+            moves_refused,
+        };
+        if report.violations > 0 {
+            // A core that has broken a promise is not trusted with its own teardown.
+            std::mem::forget(world);
+        }
+        report
+    }
+
+    /// Every promise was kept.
+    pub(crate) fn is_clean(&self) -> bool {
+        self.violations == 0
+    }
+
+    pub(crate) fn print(&self, json: bool) {
+        if json {
+            match serde_json::to_string(self) {
+                Ok(line) => println!("{line}"),
+                Err(error) => eprintln!("pcidevs: the result cannot be written as JSON: {error}"),
+            }
+        } else {
+            println!("{}", self.table());
+            match self.violations {
+                0 => println!("every promise was kept"),
+                1 => println!("1 violation: see above"),
+                many => println!("{many} violations: see above"),
+            }
+        }
+    }
+
+    fn table(&self) -> Table {
+        let mut table = Table::new();
+        table.load_style(NOTHING);
+        let mut row = |what: &str, figure: String| {
+            table.add_row([what.to_owned(), figure]);
+        };
+        row("accesses", grouped(self.accesses));
+        row("  that reached a device", grouped(self.hits));
+        row("  per second", grouped(self.accesses_per_second as u64));
+        row("latency p50", nanoseconds(self.latency_ns.p50));
+        row("  p99", nanoseconds(self.latency_ns.p99));
+        row("  p99.9", nanoseconds(self.latency_ns.p999));
+        row("  max", nanoseconds(self.latency_ns.max));
+        row("DMAs and interrupts", grouped(self.acts));
+        row("removals ok", grouped(self.removals.ok));
+        row("  cancelled", grouped(self.removals.cancelled));
+        row("  reported gone", grouped(self.removals.gone));
+        row("  busy", grouped(self.removals.busy));
+        for (holder, times) in &self.busy_by_holder {
+            row(&format!("    {holder}"), grouped(*times));
+        }
+        row("moves", grouped(self.moves));
+        row("  refused", grouped(self.moves_refused));
+        row("violations", grouped(self.violations));
+        if let Some(figures) = table.column_mut(1) {
+            figures.set_cell_alignment(CellAlignment::Right);
+        }
+        table
+    }
+}
+
+/// Thousands apart, as people read them.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() * 4 / 3);
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push('\u{202f}');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+fn nanoseconds(time: u64) -> String {
+    match time {
+        0..10_000 => format!("{time} ns"),
+        10_000..10_000_000 => format!("{:.1} µs", time as f64 / 1e3),
+        _ => format!("{:.1} ms", time as f64 / 1e6),
+    }
+}
