@@ -165,17 +165,15 @@ impl<D, L: RawLock> Claim<D, L> {
         if from.owner() == to && guest.is_none_or(|guest| from == guest_place(to, guest)) {
             return Ok(None);
         }
-        let to = match (from, to) {
-            (Place::Guest(..), Owner::Host) if device.state() == State::Removing => Owner::Quarantine,
-            _ => to,
-        };
-        let kind = match to {
-            Owner::Guest(_) if device.state() == State::Removing => return Err(busy(slot)),
-            Owner::Hidden if slot.busy().is_some() || device.state() == State::Removing => {
-                return Err(busy(slot));
+        let removing = device.state() == State::Removing;
+        let (to, kind) = match to {
+            Owner::Guest(_) if removing => return Err(busy(slot)),
+            Owner::Hidden if removing || slot.busy().is_some() => return Err(busy(slot)),
+            Owner::Guest(_) | Owner::Quarantine | Owner::Hidden => (to, Transition::Assign),
+            Owner::Host if removing && matches!(from, Place::Guest(..)) => {
+                (Owner::Quarantine, Transition::Deassign)
             }
-            Owner::Guest(_) | Owner::Quarantine | Owner::Hidden => Transition::Assign,
-            Owner::Host => Transition::Deassign,
+            Owner::Host => (to, Transition::Deassign),
         };
         let reference = device.keep(Holder::Transition(kind))?;
         slot.set_marks(slot.marks() | CLAIMED);

@@ -98,11 +98,11 @@ fn lose(world: &World, place: usize, statistics: &mut Statistics) {
     }
     for place in &subtree {
         let life = world.life(*place);
-        world.books().ledger(*place).lose(&world.books().clock);
         match world.machine().report_gone(world.address(*place)) {
             Ok(()) => life.end(),
             Err(error) => world.violation(format_args!("reporting {} gone: {error}", world.address(*place))),
         }
+        world.books().ledger(*place).lose(&world.books().clock);
         statistics.removals.gone += 1;
     }
     for place in subtree.iter().rev() {

@@ -89,7 +89,7 @@ impl Ledger {
         self.change(ticket, |entry| entry.rid = clock.tick());
     }
 
-    /// The device is about to be lost: who holds it will hold what is gone, not what comes next.
+    /// The device was lost: who holds it holds what is gone, not what comes next.
     pub(crate) fn lose(&self, clock: &Clock) {
         for entry in self.entries().iter_mut() {
             entry.letting_go = entry.letting_go.min(clock.tick());
