@@ -1,5 +1,8 @@
 //! What is measured on: devices, their addresses, the random order of visits, and pinned threads.
 
+use std::sync::OnceLock;
+
+use core_affinity::CoreId;
 use pcidevs::address::Segment;
 use pcidevs::{Domain, DomainId, Member, Owner, RawLock, Registry, Sbdf};
 use rand::SeedableRng;
@@ -83,9 +86,16 @@ pub(crate) fn guest<L: RawLock>(addresses: &[Sbdf]) -> (Registry<Device, L>, Dom
     (registry, guest)
 }
 
+/// The processors this process may use. Asked once, by a thread that is not pinned yet.
+pub(crate) fn processors() -> &'static [CoreId] {
+    static PROCESSORS: OnceLock<Vec<CoreId>> = OnceLock::new();
+    PROCESSORS.get_or_init(|| core_affinity::get_core_ids().unwrap_or_default())
+}
+
 /// Binds the calling thread to a processor, counted round those there are.
 pub(crate) fn pin(thread: usize) {
-    if let Some(cores) = core_affinity::get_core_ids().filter(|cores| !cores.is_empty()) {
-        core_affinity::set_for_current(cores[thread % cores.len()]);
+    let processors = processors();
+    if !processors.is_empty() {
+        core_affinity::set_for_current(processors[thread % processors.len()]);
     }
 }

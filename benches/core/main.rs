@@ -17,7 +17,7 @@
 //! | `cargo bench --bench core -- ratios` | the first part only; also `memory`, `strategies` |
 //! | `cargo bench --bench core -- 'n=64/'` | criterion's groups that match, as usual |
 //! | `PCIDEVS_BENCH_WRITE=1 cargo bench --bench core -- ratios` | and writes `docs/measurements/core.md` and `core.json` |
-#![forbid(unsafe_op_in_unsafe_fn)]
+#![expect(clippy::cast_precision_loss, reason = "counts and nanoseconds far below 2^52")]
 
 mod access;
 mod allocation;
@@ -38,7 +38,18 @@ use rounds::{Effort, Results};
 
 fn main() {
     let asked = Asked::from_command_line();
+    // Before this thread is pinned and sees one processor only.
+    let _ = devices::processors();
     devices::pin(0);
+    if !matches!(asked.parts, Parts::Criterion) {
+        interleaved(&asked);
+    }
+    if asked.wants_statistics() {
+        statistics::run(asked.quick);
+    }
+}
+
+fn interleaved(asked: &Asked) {
     let mut report = report::Report::new(asked.quick);
     if asked.wants("ratios") {
         let mut results = Results::default();
@@ -46,19 +57,16 @@ fn main() {
         report.rows(required::rows(&results));
         report.groups(&results);
     }
-    if asked.wants("memory") || asked.wants("ratios") {
+    if asked.wants("memory") {
         report.memory(&memory::count());
     }
-    if asked.wants("strategies") || asked.wants("ratios") {
+    if asked.wants("strategies") {
         let mut results = Results::default();
         strategies::measure(&mut results, &asked.effort());
         report.strategies(&results);
     }
     if asked.writes {
         report.write().expect("docs/measurements is written");
-    }
-    if asked.statistics {
-        statistics::run(asked.quick);
     }
 }
 
@@ -78,10 +86,18 @@ fn measure(results: &mut Results, effort: &Effort) {
 /// What the command line and the environment ask of the parts that are not criterion's.
 struct Asked {
     quick: bool,
+    /// Write what was measured under `docs/`.
     writes: bool,
-    statistics: bool,
-    section: Option<String>,
-    interleaved: bool,
+    parts: Parts,
+}
+
+/// What to run.
+enum Parts {
+    All,
+    /// One of [`SECTIONS`].
+    Section(String),
+    /// There is an option or a filter for criterion.
+    Criterion,
 }
 
 const SECTIONS: [&str; 3] = ["ratios", "memory", "strategies"];
@@ -90,21 +106,31 @@ impl Asked {
     /// Criterion parses the same arguments later and complains about what it does not know.
     fn from_command_line() -> Self {
         let arguments: Vec<String> = std::env::args().skip(1).collect();
-        let has = |option: &str| arguments.iter().any(|argument| argument == option);
-        let section = arguments.iter().find(|argument| SECTIONS.contains(&argument.as_str())).cloned();
-        // Options that make criterion do something else than measuring, and filters, are criterion's alone.
-        let others = arguments.iter().any(|argument| argument != "--bench" && argument != "--quick");
+        let mut others =
+            arguments.iter().filter(|argument| !matches!(argument.as_str(), "--bench" | "--quick"));
+        let parts = match others.next() {
+            None => Parts::All,
+            Some(section) if SECTIONS.contains(&section.as_str()) => Parts::Section(section.clone()),
+            Some(_) => Parts::Criterion,
+        };
         Self {
-            quick: has("--quick"),
+            quick: arguments.iter().any(|argument| argument == "--quick"),
             writes: std::env::var_os("PCIDEVS_BENCH_WRITE").is_some(),
-            statistics: section.is_none(),
-            interleaved: section.is_some() || !others,
-            section,
+            parts,
         }
     }
 
+    /// "ratios" stands for the whole first part.
     fn wants(&self, section: &str) -> bool {
-        self.interleaved && self.section.as_deref().is_none_or(|asked| asked == section)
+        match &self.parts {
+            Parts::All => true,
+            Parts::Section(asked) => asked == section || asked == "ratios",
+            Parts::Criterion => false,
+        }
+    }
+
+    fn wants_statistics(&self) -> bool {
+        !matches!(self.parts, Parts::Section(_))
     }
 
     fn effort(&self) -> Effort {

@@ -9,12 +9,12 @@ use crate::devices::{self, Device};
 /// One figure, and what it must not exceed.
 pub(crate) struct Bytes {
     pub(crate) what: String,
-    pub(crate) bytes: f64,
+    pub(crate) amount: f64,
     pub(crate) at_most: Option<f64>,
 }
 
-fn row(what: &str, bytes: f64, at_most: Option<f64>) -> Bytes {
-    Bytes { what: what.to_owned(), bytes, at_most }
+fn row(what: &str, amount: f64, at_most: Option<f64>) -> Bytes {
+    Bytes { what: what.to_owned(), amount, at_most }
 }
 
 const ALL: usize = 65536;
@@ -22,7 +22,7 @@ const ALL: usize = 65536;
 /// Bytes for each device over `D`, with these devices in a registry that had none.
 fn each<D>(addresses: &[Sbdf], new: impl Fn() -> D) -> f64 {
     let (registry, empty) = bytes_kept(|| Registry::<D>::new().expect("memory"));
-    let (_, grown) = bytes_kept(|| {
+    let ((), grown) = bytes_kept(|| {
         for address in addresses {
             registry.add(*address, new()).expect("each address once");
         }

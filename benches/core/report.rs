@@ -6,6 +6,7 @@ use std::{fs, io};
 
 use serde_json::{Value, json};
 
+use crate::devices;
 use crate::memory::Bytes;
 use crate::required::Row;
 use crate::rounds::{Results, Spread};
@@ -98,9 +99,9 @@ impl Report {
         let cells: Vec<_> = rows
             .iter()
             .map(|row| {
-                let reached = row.at_most.map_or("", |most| if row.bytes <= most { "yes" } else { "no" });
+                let reached = row.at_most.map_or("", |most| if row.amount <= most { "yes" } else { "no" });
                 let most = row.at_most.map_or_else(String::new, |most| format!("{most}"));
-                vec![row.what.clone(), format!("{:.1}", row.bytes), most, reached.to_owned()]
+                vec![row.what.clone(), format!("{:.1}", row.amount), most, reached.to_owned()]
             })
             .collect();
         self.table(
@@ -110,7 +111,7 @@ impl Report {
         );
         let json: Vec<_> = rows
             .iter()
-            .map(|row| json!({"what": row.what, "bytes": row.bytes, "at_most": row.at_most}))
+            .map(|row| json!({"what": row.what, "bytes": row.amount, "at_most": row.at_most}))
             .collect();
         self.json.insert("memory".into(), json.into());
     }
@@ -161,7 +162,7 @@ fn figure(value: f64) -> String {
 }
 
 fn machine() -> String {
-    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let processors = devices::processors().len();
     let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = text.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
     format!("{processors} processors ({})", model.map_or("unknown", |(_, model)| model.trim()))

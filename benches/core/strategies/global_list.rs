@@ -10,6 +10,7 @@ use pcidevs::Sbdf;
 use super::Strategy;
 use crate::devices::{Device, REGISTER};
 
+#[expect(clippy::linkedlist, reason = "it is what Xen has, and what is measured")]
 pub(super) struct GlobalList(ReentrantMutex<LinkedList<(Sbdf, Device)>>);
 
 impl Strategy for GlobalList {
