@@ -106,8 +106,9 @@ pub(crate) fn measure(results: &mut Results, effort: &Effort) {
     results.measure("floors", &candidates, effort);
 }
 
-/// A slot somebody already knows: the lock and the payload of a device, and nothing to look up.
-#[repr(align(64))]
+/// A slot somebody already knows: the lock and the payload of a device, and nothing to look up. The lock and
+/// the register that is read are on one cache line.
+#[repr(C, align(64))]
 pub(crate) struct Known<P> {
     lock: P,
     registers: [AtomicU32; 16],

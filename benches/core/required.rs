@@ -31,6 +31,7 @@ pub(crate) fn rows(results: &Results) -> Vec<Row> {
         row("L at n=64, to a lock pair", &one("L", "lock pair"), 1.25),
         row("L by guest address at n=64, to a lock pair", &one("L by guest address", "lock pair"), 1.4),
         row("L at n=64 with spin locks, to a spin lock pair", &one("L, spin", "lock pair, spin"), 1.25),
+        row("L at n=64, to slot known (stricter)", &one("L", "slot known, lock, read"), 1.25),
         row("G at n=64, to an xadd pair", &one("G", "xadd pair"), 1.25),
         row("G named at n=64, to an xadd pair", &one("G named", "xadd pair"), 6.0),
     ];
@@ -42,6 +43,11 @@ pub(crate) fn rows(results: &Results) -> Vec<Row> {
             1.3,
         ));
     }
+    rows.push(row(
+        "slot known itself, 4096 devices to 64 (what the caches allow)",
+        &growth("slot known, lock, read, n=4096", "slot known, lock, read, n=64"),
+        1.3,
+    ));
     for what in ["L", "L by guest address"] {
         rows.push(row(
             &format!("{what} at n=65536, to slot known"),
