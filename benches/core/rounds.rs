@@ -23,10 +23,13 @@ impl Effort {
     pub(crate) const QUICK: Self =
         Self { rounds: 15, turn: Duration::from_micros(800), warm_up: Duration::from_micros(200) };
 
-    /// For sets that the caches do not hold: a turn must come round to a good part of them.
+    /// For sets that the nearer caches do not hold: a turn must come round to all of them, and before it is
+    /// timed the farther cache must have taken them back from the candidate before.
     pub(crate) fn for_devices(&self, n: usize) -> Self {
-        let longer = if n > 4096 { 5 } else { 1 };
-        Self { rounds: self.rounds, turn: self.turn * longer, warm_up: self.warm_up * longer }
+        if n <= 4096 {
+            return Self { ..*self };
+        }
+        Self { rounds: self.rounds, turn: self.turn * 4, warm_up: self.turn * 6 }
     }
 
     pub(crate) fn fewer(&self, part: usize) -> Self {
