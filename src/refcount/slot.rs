@@ -123,6 +123,7 @@ impl<T, L: RawLock> Slot<T, L> {
     }
 
     /// Counts a use under a name (R2).
+    #[inline]
     pub(crate) fn hold(&self, holder: Holder) -> Result<Option<NamedRef<T, L>>, NoMemory> {
         match self.get() {
             Some(reference) => reference.named(holder).map(Some),
@@ -247,6 +248,7 @@ impl<T, L: RawLock> Slot<T, L> {
 
     // ---- names
 
+    #[inline]
     fn with_names<R>(&self, step: impl FnOnce(&mut Option<Box<Names>>) -> R) -> R {
         struct Unlock<'a, L: RawLock>(&'a L);
         impl<L: RawLock> Drop for Unlock<'_, L> {
@@ -265,6 +267,7 @@ impl<T, L: RawLock> Slot<T, L> {
         result
     }
 
+    #[inline]
     pub(super) fn add_name(&self, holder: Holder) -> Result<Token, NoMemory> {
         self.with_names(|names| {
             let names = match names {
@@ -276,6 +279,7 @@ impl<T, L: RawLock> Slot<T, L> {
         })
     }
 
+    #[inline]
     pub(super) fn remove_name(&self, token: Token) {
         let on_gone = self.with_names(|names| names.as_mut().and_then(|names| names.remove(token)));
         drop(on_gone);
