@@ -200,6 +200,7 @@ impl<T, L: RawLock> Slot<T, L> {
     }
 
     #[cold]
+    #[inline(never)]
     fn lock_contended(&self) -> Result<(), WouldDeadlock> {
         if self.locked_here() {
             return Err(WouldDeadlock);
