@@ -20,8 +20,8 @@ use crate::sync::{AtomicPtr, Guard, Lock, Ordering, RawLock, Site, ordering};
 const DIGIT: u32 = if cfg!(loom) { 2 } else { 16 };
 const MORE_DIGITS: usize = if cfg!(loom) { 0 } else { 7 };
 const BUSES: usize = if cfg!(loom) { 1 } else { 256 };
-const DEVICES: usize = if cfg!(loom) { 2 } else { 32 };
-const FUNCTIONS: usize = if cfg!(loom) { 1 } else { 8 };
+const GROUPS: usize = if cfg!(loom) { 2 } else { 8 };
+const FUNCTIONS: usize = if cfg!(loom) { 1 } else { 32 };
 
 /// A pointer that is empty until something is published there, once.
 pub(super) struct Entry<C> {
@@ -193,10 +193,21 @@ pub(super) struct SegmentTable<S, L> {
 #[cfg_attr(not(loom), repr(align(64)))]
 pub(super) struct Apart<T>(pub(super) T);
 
-struct BusTable<S>([Entry<DeviceTable<S>>; DEVICES]);
-/// One cache line.
+/// A bus, one cache line: the bus tables of a full segment fit the first-level cache, so that a lookup misses
+/// at the leaf and the slot only.
 #[cfg_attr(not(loom), repr(align(64)))]
-struct DeviceTable<S>([Entry<S>; FUNCTIONS]);
+struct BusTable<S>([Entry<GroupTable<S>>; GROUPS]);
+/// Four devices of eight functions.
+#[cfg_attr(not(loom), repr(align(64)))]
+struct GroupTable<S>([Entry<S>; FUNCTIONS]);
+
+/// Which group of its bus a function is in, and its place there.
+#[inline]
+fn split(devfn: DevFn) -> (usize, usize) {
+    // loom's buses have two devices of one function.
+    let number = usize::from(if cfg!(loom) { devfn.device() } else { devfn.bits() });
+    (number / FUNCTIONS, number % FUNCTIONS)
+}
 
 impl<S, L: RawLock> SegmentTable<S, L> {
     fn new(number: Segment) -> Self {
@@ -205,17 +216,20 @@ impl<S, L: RawLock> SegmentTable<S, L> {
 
     #[inline]
     fn leaf(&self, bus: Bus, devfn: DevFn) -> Option<&Entry<S>> {
-        let devices = self.buses.0.get(usize::from(bus.number()))?.get()?;
-        devices.0.get(usize::from(devfn.device()))?.get()?.0.get(usize::from(devfn.function()))
+        let (group, function) = split(devfn);
+        let groups = self.buses.0.get(usize::from(bus.number()))?.get()?;
+        groups.0.get(group)?.get()?.0.get(function)
     }
 
     fn first(&self, from: Sbdf) -> Option<&S> {
-        let (first_bus, first_device) = (usize::from(from.bus().number()), usize::from(from.device()));
-        self.buses.0.iter().enumerate().skip(first_bus).find_map(|(bus, devices)| {
-            let first_device = if bus == first_bus { first_device } else { 0 };
-            devices.get()?.0.iter().enumerate().skip(first_device).find_map(|(device, functions)| {
-                let within = bus == first_bus && device == usize::from(from.device());
-                let first = if within { usize::from(from.function()) } else { 0 };
+        let first_bus = usize::from(from.bus().number());
+        let (first_group, first_function) = split(from.devfn());
+        self.buses.0.iter().enumerate().skip(first_bus).find_map(|(bus, groups)| {
+            // Only the first bus, and its first group, are entered in their middle.
+            let first_group = if bus == first_bus { first_group } else { 0 };
+            groups.get()?.0.iter().enumerate().skip(first_group).find_map(|(group, functions)| {
+                let within = bus == first_bus && group == first_group;
+                let first = if within { first_function } else { 0 };
                 functions.get()?.0.iter().skip(first).find_map(Entry::get)
             })
         })
@@ -225,10 +239,10 @@ impl<S, L: RawLock> SegmentTable<S, L> {
     pub(super) fn write(&self, address: Sbdf) -> Result<WriteAt<'_, S, L>, NoMemory> {
         let replaced = self.replaced.lock();
         let bus = self.buses.0.get(usize::from(address.bus().number())).ok_or(NoMemory)?;
-        let devices = bus.get_or_make(|| BusTable(empty()))?;
-        let device = devices.0.get(usize::from(address.device())).ok_or(NoMemory)?;
-        let functions = device.get_or_make(|| DeviceTable(empty()))?;
-        let leaf = functions.0.get(usize::from(address.function())).ok_or(NoMemory)?;
+        let (group, function) = split(address.devfn());
+        let groups = bus.get_or_make(|| BusTable(empty()))?;
+        let functions = groups.0.get(group).ok_or(NoMemory)?.get_or_make(|| GroupTable(empty()))?;
+        let leaf = functions.0.get(function).ok_or(NoMemory)?;
         Ok(WriteAt { leaf, replaced })
     }
 }
