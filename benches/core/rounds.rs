@@ -1,12 +1,20 @@
 //! Interleaved rounds: every candidate of a group in turn, again and again, so that drift hits all alike.
 //!
-//! One *turn* of a candidate is a short untimed run, then operations in chunks until the time of the turn is
-//! up. Two threads start a turn together and each stops when its own time is up. A candidate's figure is the
-//! median of its turns; a ratio is the median of the ratios within each round.
+//! One *turn* of a candidate is a short untimed run, then operations in chunks of some 10 µs until the time of
+//! the turn is up. Two threads start a turn together and each stops when its own time is up. A turn's figure is
+//! the median of its chunks, so that being preempted, which hits few chunks, does not count. A candidate's
+//! figure is the median of its turns; a ratio is the median of the ratios within each round.
+//!
+//! The order is shuffled for each round: in a fixed rotation another process that runs in slices of the same
+//! length always met the same candidate, and made it look twice as slow.
 
 use std::hint::{black_box, spin_loop};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
+
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
 
 use crate::devices::{SHORTEST_ORDER, pin};
 
@@ -108,12 +116,13 @@ impl<'a> Candidate<'a> {
             (self.run)(thread, chunk);
         }
         let start = Instant::now();
-        let (mut operations, mut time) = (0, Duration::ZERO);
+        let (mut chunks, mut time) = (Vec::with_capacity(4096), Duration::ZERO);
         while time < effort.turn && start.elapsed() < 4 * effort.turn {
-            time += (self.run)(thread, chunk);
-            operations += chunk;
+            let took = (self.run)(thread, chunk);
+            chunks.push(nanoseconds(took) / chunk as f64);
+            time += took;
         }
-        nanoseconds(time) / operations as f64
+        Series(chunks).spread().median
     }
 
     fn round(&self, chunk: usize, effort: &Effort) -> f64 {
@@ -186,9 +195,12 @@ impl Results {
         eprint!("{group:<44}\r");
         let chunks: Vec<_> = candidates.iter().map(Candidate::find_chunk).collect();
         let mut series = vec![Vec::with_capacity(effort.rounds); candidates.len()];
+        let mut order: Vec<usize> = (0..candidates.len()).collect();
+        let mut random = StdRng::seed_from_u64(0x0f0d);
         for _ in 0..effort.rounds {
-            for ((candidate, chunk), series) in candidates.iter().zip(&chunks).zip(&mut series) {
-                series.push(candidate.round(*chunk, effort));
+            order.shuffle(&mut random);
+            for at in &order {
+                series[*at].push(candidates[*at].round(chunks[*at], effort));
             }
         }
         let names = candidates.iter().map(|candidate| candidate.name.clone());
