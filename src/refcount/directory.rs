@@ -9,7 +9,7 @@ use core::ptr::{self, NonNull};
 
 use super::arena::Arena;
 use super::slot::Slot;
-use super::table::{Digits, Entry};
+use super::table::{Apart, Digits, Entry};
 use crate::Sbdf;
 use crate::memory::{NoMemory, Shared};
 use crate::sync::{AtomicPtr, Ordering, RawLock, Site, ordering};
@@ -24,8 +24,9 @@ const DEVFNS: usize = if cfg!(loom) { 2 } else { 256 };
 /// Every pointer is to a slot of `arena`, which the directory keeps.
 pub(crate) struct Directory<T, L: RawLock> {
     arena: Shared<Arena<T, L>>,
-    first: SegmentDirectory<Slot<T, L>>,
-    others: Digits<SegmentDirectory<Slot<T, L>>>,
+    /// Apart from the list and its lock, which every arrival and departure writes.
+    first: Apart<SegmentDirectory<Slot<T, L>>>,
+    others: Apart<Digits<SegmentDirectory<Slot<T, L>>>>,
 }
 
 /// Two steps of four bits each over the bus number, so that a guest with one bus pays for one.
@@ -64,14 +65,14 @@ fn split(address: Sbdf) -> (usize, usize, usize) {
 
 impl<T, L: RawLock> Directory<T, L> {
     pub(crate) fn new(arena: Shared<Arena<T, L>>) -> Self {
-        Self { arena, first: SegmentDirectory::new(), others: Digits::new() }
+        Self { arena, first: Apart(SegmentDirectory::new()), others: Apart(Digits::new()) }
     }
 
     #[inline]
     fn segment(&self, address: Sbdf) -> Option<&SegmentDirectory<Slot<T, L>>> {
         match address.segment().number() {
-            0 => Some(&self.first),
-            segment => self.others.get(segment),
+            0 => Some(&self.first.0),
+            segment => self.others.0.get(segment),
         }
     }
 
@@ -89,8 +90,8 @@ impl<T, L: RawLock> Directory<T, L> {
     pub(crate) fn set(&self, address: Sbdf, slot: &Slot<T, L>) -> Result<(), NoMemory> {
         assert!(slot.belongs_to(&self.arena), "a slot and the registry of its guest");
         let segment = match address.segment().number() {
-            0 => &self.first,
-            segment => self.others.get_or_make(segment, SegmentDirectory::new)?,
+            0 => &self.first.0,
+            segment => self.others.0.get_or_make(segment, SegmentDirectory::new)?,
         };
         // INVARIANT: asserted above. Release: pairs with the Acquire in `find`.
         let slot = NonNull::from(slot).as_ptr();

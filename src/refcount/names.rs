@@ -46,11 +46,18 @@ impl Names {
         Self { names: Vec::new(), next: Token::FIRST }
     }
 
+    #[inline]
     pub(crate) fn reserve(&mut self) -> Result<(), NoMemory> {
+        if self.names.len() < self.names.capacity() { Ok(()) } else { self.grow() }
+    }
+
+    #[cold]
+    fn grow(&mut self) -> Result<(), NoMemory> {
         Ok(self.names.try_reserve(1)?)
     }
 
     /// Adds a name; capacity must have been reserved.
+    #[inline]
     pub(crate) fn add(&mut self, holder: Holder) -> Token {
         debug_assert!(self.names.len() < self.names.capacity());
         let token = self.next;
@@ -60,6 +67,7 @@ impl Names {
     }
 
     /// Takes a name out. What it wanted called comes back, to be dropped without the lock.
+    #[inline]
     pub(crate) fn remove(&mut self, token: Token) -> Option<OnGone> {
         // From the end: the youngest name is the likeliest to go.
         let place = self.names.iter().rposition(|name| name.token == token)?;

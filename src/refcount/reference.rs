@@ -57,6 +57,7 @@ impl<T, L: RawLock> Ref<T, L> {
     }
 
     /// Gives the use a name. Without memory for it the use is put.
+    #[inline]
     pub(crate) fn named(self, holder: Holder) -> Result<NamedRef<T, L>, NoMemory> {
         let token = self.slot().add_name(holder)?;
         // SAFETY: this reference is handed over.
@@ -103,6 +104,7 @@ impl<T, L: RawLock> NamedRef<T, L> {
     ///
     /// The caller owns one counted reference of `slot` and the name `token` that stands for it, and hands
     /// both over.
+    #[inline]
     pub(super) unsafe fn from_counted(slot: NonNull<Slot<T, L>>, token: Token) -> Self {
         // SAFETY: the caller's promise.
         Self { reference: ManuallyDrop::new(unsafe { Ref::from_counted(slot) }), token }
@@ -129,6 +131,7 @@ impl<T, L: RawLock> NamedRef<T, L> {
 }
 
 impl<T, L: RawLock> Drop for NamedRef<T, L> {
+    #[inline]
     fn drop(&mut self) {
         use crate::sync::{Site, weakened};
         if weakened(Site::NameBeforePut) {

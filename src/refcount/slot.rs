@@ -37,22 +37,24 @@ pub struct WouldDeadlock;
 
 /// The memory of one address's devices. See the module.
 ///
-/// One cache line aligned, so that two threads at work on two devices share none.
-#[repr(align(64))]
+/// Cache-line aligned, so that two threads at work on two devices share none, and in declared order: what an
+/// access touches (word, lock, the owner and the first of the embedder's data) is on the first line, what only
+/// transitions need comes after the data.
+#[repr(C, align(64))]
 pub(crate) struct Slot<T, L: RawLock> {
     pub(super) word: Word,
     /// Who holds the device lock, as [`RawLock::current`] names it; 0 for nobody.
     lock_holder: AtomicUsize,
-    arena: NonNull<Arena<T, L>>,
-    names: UnsafeCell<Option<Box<Names>>>,
-    pub(super) value: UnsafeCell<MaybeUninit<T>>,
-    segment: Segment,
-    position: AtomicU32,
+    lock: L,
+    marks: AtomicU8,
     bus: Bus,
     devfn: DevFn,
-    lock: L,
+    segment: Segment,
+    pub(super) value: UnsafeCell<MaybeUninit<T>>,
+    arena: NonNull<Arena<T, L>>,
+    names: UnsafeCell<Option<Box<Names>>>,
+    position: AtomicU32,
     names_lock: L,
-    marks: AtomicU8,
 }
 
 // SAFETY: every field is reached by the rules in the table above, which let one thread at a time at `value` and
@@ -122,6 +124,7 @@ impl<T, L: RawLock> Slot<T, L> {
     }
 
     /// Counts a use under a name (R2).
+    #[inline]
     pub(crate) fn hold(&self, holder: Holder) -> Result<Option<NamedRef<T, L>>, NoMemory> {
         match self.get() {
             Some(reference) => reference.named(holder).map(Some),
@@ -140,12 +143,17 @@ impl<T, L: RawLock> Slot<T, L> {
         // the slot only in `Destroy`, where the device's own share of the arena still keeps it.
         match unsafe { slot.as_ref() }.word.put() {
             AfterPut::Done => {}
-            AfterPut::Wake => L::waiters().wake(slot.addr().get()),
+            AfterPut::Wake => Self::wake(slot.addr().get()),
             AfterPut::Destroy => {
                 // SAFETY: this was the last reference of a gone device, so nobody else reaches the value.
                 unsafe { Self::destroy(slot) }
             }
         }
+    }
+
+    #[cold]
+    fn wake(slot: usize) {
+        L::waiters().wake(slot);
     }
 
     /// Runs the destructor, frees the slot for the next device of its address and gives up the device's share
@@ -193,6 +201,7 @@ impl<T, L: RawLock> Slot<T, L> {
     }
 
     #[cold]
+    #[inline(never)]
     fn lock_contended(&self) -> Result<(), WouldDeadlock> {
         if self.locked_here() {
             return Err(WouldDeadlock);
@@ -241,6 +250,7 @@ impl<T, L: RawLock> Slot<T, L> {
 
     // ---- names
 
+    #[inline]
     fn with_names<R>(&self, step: impl FnOnce(&mut Option<Box<Names>>) -> R) -> R {
         struct Unlock<'a, L: RawLock>(&'a L);
         impl<L: RawLock> Drop for Unlock<'_, L> {
@@ -259,6 +269,7 @@ impl<T, L: RawLock> Slot<T, L> {
         result
     }
 
+    #[inline]
     pub(super) fn add_name(&self, holder: Holder) -> Result<Token, NoMemory> {
         self.with_names(|names| {
             let names = match names {
@@ -270,6 +281,7 @@ impl<T, L: RawLock> Slot<T, L> {
         })
     }
 
+    #[inline]
     pub(super) fn remove_name(&self, token: Token) {
         let on_gone = self.with_names(|names| names.as_mut().and_then(|names| names.remove(token)));
         drop(on_gone);

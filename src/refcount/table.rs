@@ -20,8 +20,8 @@ use crate::sync::{AtomicPtr, Guard, Lock, Ordering, RawLock, Site, ordering};
 const DIGIT: u32 = if cfg!(loom) { 2 } else { 16 };
 const MORE_DIGITS: usize = if cfg!(loom) { 0 } else { 7 };
 const BUSES: usize = if cfg!(loom) { 1 } else { 256 };
-const DEVICES: usize = if cfg!(loom) { 2 } else { 32 };
-const FUNCTIONS: usize = if cfg!(loom) { 1 } else { 8 };
+const GROUPS: usize = if cfg!(loom) { 2 } else { 8 };
+const FUNCTIONS: usize = if cfg!(loom) { 1 } else { 32 };
 
 /// A pointer that is empty until something is published there, once.
 pub(super) struct Entry<C> {
@@ -113,10 +113,13 @@ impl<V> Digits<V> {
         (number / DIGIT.pow(place) % DIGIT) as usize
     }
 
+    #[inline]
     pub(super) fn get(&self, number: u32) -> Option<&V> {
-        if number < DIGIT {
-            return self.short[number as usize].get();
-        }
+        if number < DIGIT { self.short[number as usize].get() } else { self.get_longer(number) }
+    }
+
+    #[inline(never)]
+    fn get_longer(&self, number: u32) -> Option<&V> {
         let mut place = Self::root(number);
         let mut node = self.longer.get(place as usize - 1)?.get()?;
         loop {
@@ -182,30 +185,51 @@ pub(super) struct SegmentTable<S, L> {
     number: Segment,
     /// The writer lock of the segment: who changes which slots are live holds it. Lookups never do.
     replaced: Lock<Vec<Replaced<S>>, L>,
-    buses: [Entry<BusTable<S>>; BUSES],
+    buses: Apart<[Entry<BusTable<S>>; BUSES]>,
 }
 
-struct BusTable<S>([Entry<DeviceTable<S>>; DEVICES]);
-struct DeviceTable<S>([Entry<S>; FUNCTIONS]);
+/// What lookups read, on cache lines that nothing else writes: a neighbour that is added or removed takes
+/// locks and counts shares, and must not take these lines from the readers.
+#[cfg_attr(not(loom), repr(align(64)))]
+pub(super) struct Apart<T>(pub(super) T);
+
+/// A bus, one cache line: the bus tables of a full segment fit the first-level cache, so that a lookup misses
+/// at the leaf and the slot only.
+#[cfg_attr(not(loom), repr(align(64)))]
+struct BusTable<S>([Entry<GroupTable<S>>; GROUPS]);
+/// Four devices of eight functions.
+#[cfg_attr(not(loom), repr(align(64)))]
+struct GroupTable<S>([Entry<S>; FUNCTIONS]);
+
+/// Which group of its bus a function is in, and its place there.
+#[inline]
+fn split(devfn: DevFn) -> (usize, usize) {
+    // loom's buses have two devices of one function.
+    let number = usize::from(if cfg!(loom) { devfn.device() } else { devfn.bits() });
+    (number / FUNCTIONS, number % FUNCTIONS)
+}
 
 impl<S, L: RawLock> SegmentTable<S, L> {
     fn new(number: Segment) -> Self {
-        Self { number, replaced: Lock::new(Vec::new()), buses: empty() }
+        Self { number, replaced: Lock::new(Vec::new()), buses: Apart(empty()) }
     }
 
     #[inline]
     fn leaf(&self, bus: Bus, devfn: DevFn) -> Option<&Entry<S>> {
-        let devices = self.buses.get(usize::from(bus.number()))?.get()?;
-        devices.0.get(usize::from(devfn.device()))?.get()?.0.get(usize::from(devfn.function()))
+        let (group, function) = split(devfn);
+        let groups = self.buses.0.get(usize::from(bus.number()))?.get()?;
+        groups.0.get(group)?.get()?.0.get(function)
     }
 
     fn first(&self, from: Sbdf) -> Option<&S> {
-        let (first_bus, first_device) = (usize::from(from.bus().number()), usize::from(from.device()));
-        self.buses.iter().enumerate().skip(first_bus).find_map(|(bus, devices)| {
-            let first_device = if bus == first_bus { first_device } else { 0 };
-            devices.get()?.0.iter().enumerate().skip(first_device).find_map(|(device, functions)| {
-                let within = bus == first_bus && device == usize::from(from.device());
-                let first = if within { usize::from(from.function()) } else { 0 };
+        let first_bus = usize::from(from.bus().number());
+        let (first_group, first_function) = split(from.devfn());
+        self.buses.0.iter().enumerate().skip(first_bus).find_map(|(bus, groups)| {
+            // Only the first bus, and its first group, are entered in their middle.
+            let first_group = if bus == first_bus { first_group } else { 0 };
+            groups.get()?.0.iter().enumerate().skip(first_group).find_map(|(group, functions)| {
+                let within = bus == first_bus && group == first_group;
+                let first = if within { first_function } else { 0 };
                 functions.get()?.0.iter().skip(first).find_map(Entry::get)
             })
         })
@@ -214,11 +238,11 @@ impl<S, L: RawLock> SegmentTable<S, L> {
     /// Takes the writer lock, and makes the tables down to this address.
     pub(super) fn write(&self, address: Sbdf) -> Result<WriteAt<'_, S, L>, NoMemory> {
         let replaced = self.replaced.lock();
-        let bus = self.buses.get(usize::from(address.bus().number())).ok_or(NoMemory)?;
-        let devices = bus.get_or_make(|| BusTable(empty()))?;
-        let device = devices.0.get(usize::from(address.device())).ok_or(NoMemory)?;
-        let functions = device.get_or_make(|| DeviceTable(empty()))?;
-        let leaf = functions.0.get(usize::from(address.function())).ok_or(NoMemory)?;
+        let bus = self.buses.0.get(usize::from(address.bus().number())).ok_or(NoMemory)?;
+        let (group, function) = split(address.devfn());
+        let groups = bus.get_or_make(|| BusTable(empty()))?;
+        let functions = groups.0.get(group).ok_or(NoMemory)?.get_or_make(|| GroupTable(empty()))?;
+        let leaf = functions.0.get(function).ok_or(NoMemory)?;
         Ok(WriteAt { leaf, replaced })
     }
 }
@@ -270,23 +294,23 @@ impl<'a, S, L: RawLock> WriteAt<'a, S, L> {
 pub(super) struct Table<S, L> {
     /// Segment 0, where nearly every device is, without a pointer to follow.
     first: SegmentTable<S, L>,
-    others: Digits<SegmentTable<S, L>>,
+    others: Apart<Digits<SegmentTable<S, L>>>,
     grow: Lock<(), L>,
 }
 
 impl<S, L: RawLock> Table<S, L> {
     pub(super) fn new() -> Self {
-        Self { first: SegmentTable::new(Segment::new(0)), others: Digits::new(), grow: Lock::new(()) }
+        Self { first: SegmentTable::new(Segment::new(0)), others: Apart(Digits::new()), grow: Lock::new(()) }
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn find(&self, address: Sbdf) -> Option<&S> {
         self.segment(address.segment())?.leaf(address.bus(), address.devfn())?.get()
     }
 
     #[inline]
     fn segment(&self, segment: Segment) -> Option<&SegmentTable<S, L>> {
-        if segment.number() == 0 { Some(&self.first) } else { self.others.get(segment.number()) }
+        if segment.number() == 0 { Some(&self.first) } else { self.others.0.get(segment.number()) }
     }
 
     pub(super) fn segment_or_make(&self, segment: Segment) -> Result<&SegmentTable<S, L>, NoMemory> {
@@ -294,7 +318,7 @@ impl<S, L: RawLock> Table<S, L> {
             return Ok(table);
         }
         let _grow = self.grow.lock();
-        self.others.get_or_make(segment.number(), || SegmentTable::new(segment))
+        self.others.0.get_or_make(segment.number(), || SegmentTable::new(segment))
     }
 
     /// The first leaf at this address or after it.
@@ -313,7 +337,7 @@ impl<S, L: RawLock> Table<S, L> {
     }
 
     fn next_segment(&self, after: Segment) -> Option<&SegmentTable<S, L>> {
-        self.others.next(after.number().checked_add(1)?)
+        self.others.0.next(after.number().checked_add(1)?)
     }
 }
 

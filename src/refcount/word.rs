@@ -138,6 +138,7 @@ impl Word {
     }
 
     /// The word now, for a decision that a read-modify-write or a lock will confirm.
+    #[inline]
     pub(crate) fn glance(&self) -> Seen {
         Seen(self.0.load(Ordering::Relaxed))
     }

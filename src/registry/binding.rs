@@ -121,9 +121,15 @@ impl Binding {
             Self::Guest { bus, devfn, segment, id } => {
                 *id == domain && Sbdf::new(*segment, *bus, *devfn) == at
             }
-            Self::Moving { .. } => self.place() == Place::Guest(domain, at),
+            Self::Moving { .. } => self.resolves_to(Place::Guest(domain, at)),
             _ => false,
         }
+    }
+
+    /// Out of the way of accesses to devices that do not move.
+    #[cold]
+    fn resolves_to(&self, place: Place) -> bool {
+        self.place() == place
     }
 
     /// Whether this guest sees the device at this address, or did before, or will after the move under way.
@@ -142,8 +148,9 @@ impl Binding {
     }
 }
 
-/// What the registry keeps of a device, beside the embedder's own data.
+/// What the registry keeps of a device, beside the embedder's own data; before it, next to the lock.
 #[derive(Debug)]
+#[repr(C)]
 pub(super) struct Record<D> {
     pub(super) binding: Binding,
     pub(super) data: D,

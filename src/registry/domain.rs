@@ -149,7 +149,11 @@ impl<D, L: RawLock> Domain<D, L> {
     /// The assignment covers the access: under the device lock the owner and the guest address are checked, so
     /// a device that was moved away, removed or reported gone is [`AccessError::NotFound`] and the guest reads
     /// ones. [`AccessError::WouldDeadlock`] if this thread is inside the device already.
-    #[inline]
+    #[inline(always)]
+    #[expect(
+        clippy::inline_always,
+        reason = "as a call it costs half as much again: 1.4 lock pairs, not 0.9"
+    )]
     pub fn lock(&self, at: Sbdf) -> Result<Locked<'_, D, L>, AccessError> {
         let slot = self.domain.directory.find(at).ok_or(AccessError::NotFound)?;
         let locked = slot.lock()?.ok_or(AccessError::NotFound)?;

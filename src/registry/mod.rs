@@ -118,6 +118,7 @@ impl<D, L: RawLock> Registry<D, L> {
     }
 
     /// A named use of the device at this address (R2); `None` as for [`get`](Self::get).
+    #[inline]
     pub fn hold(&self, address: Sbdf, holder: Holder) -> Result<Option<Hold<D, L>>, NoMemory> {
         match self.core.arena.find(address) {
             Some(slot) => Ok(slot.hold(holder)?.map(Hold)),

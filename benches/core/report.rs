@@ -1,0 +1,169 @@
+//! The tables, on the terminal and, if asked for, under `docs/measurements`.
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::{fs, io};
+
+use serde_json::{Value, json};
+
+use crate::devices;
+use crate::memory::Bytes;
+use crate::required::Row;
+use crate::rounds::{Results, Spread};
+
+/// What was found, as text and as JSON.
+pub(crate) struct Report {
+    text: String,
+    json: serde_json::Map<String, Value>,
+}
+
+impl Report {
+    pub(crate) fn new(quick: bool) -> Self {
+        let mut report = Self { text: String::new(), json: serde_json::Map::new() };
+        let machine = machine();
+        let effort = if quick { ", --quick" } else { "" };
+        report.print(&format!(
+            "# The core, measured\n\n{machine}, pinned threads{effort}. Medians of interleaved rounds, quartiles \
+             in brackets; a ratio is\nthe median of the ratios within each round. Times move with the machine: \
+             compare ratios.\n\n    PCIDEVS_BENCH_WRITE=1 cargo bench --bench core -- ratios\n"
+        ));
+        report.json.insert("machine".into(), json!(machine));
+        report.json.insert("quick".into(), json!(quick));
+        report
+    }
+
+    fn print(&mut self, text: &str) {
+        println!("{text}");
+        self.text.push_str(text);
+        self.text.push('\n');
+    }
+
+    fn table(&mut self, title: &str, head: &[&str], rows: &[Vec<String>]) {
+        let width = |column: usize| {
+            let cells = rows.iter().map(|row| row[column].chars().count());
+            cells.chain([head[column].chars().count()]).max().unwrap_or(0)
+        };
+        let widths: Vec<usize> = (0..head.len()).map(width).collect();
+        let line = |cells: &mut dyn Iterator<Item = &str>| {
+            let mut line = String::from("|");
+            for (cell, width) in cells.zip(&widths) {
+                let _ = write!(line, " {cell:<width$} |");
+            }
+            line
+        };
+        let mut text = format!("## {title}\n\n{}\n|", line(&mut head.iter().copied()));
+        for width in &widths {
+            let _ = write!(text, "{:-<1$}|", "", width + 2);
+        }
+        for row in rows {
+            let _ = write!(text, "\n{}", line(&mut row.iter().map(String::as_str)));
+        }
+        text.push('\n');
+        self.print(&text);
+    }
+
+    pub(crate) fn rows(&mut self, rows: Vec<Row>) {
+        let cells: Vec<_> = rows
+            .iter()
+            .map(|row| {
+                let reached = if row.reached() { "yes" } else { "no" };
+                vec![row.what.clone(), spread(row.ratio), format!("{}", row.at_most), reached.to_owned()]
+            })
+            .collect();
+        self.table("Must reach", &["what", "ratio", "at most", "reached"], &cells);
+        let json: Vec<_> = rows
+            .into_iter()
+            .map(|row| {
+                let reached = row.reached();
+                json!({"what": row.what, "ratio": row.ratio.median, "low": row.ratio.low, "high": row.ratio.high,
+                       "at_most": row.at_most, "reached": reached})
+            })
+            .collect();
+        self.json.insert("must_reach".into(), Value::Array(json));
+    }
+
+    pub(crate) fn groups(&mut self, results: &Results) {
+        for (group, series) in &results.groups {
+            let cells: Vec<_> = series
+                .iter()
+                .map(|(name, series)| {
+                    vec![name.clone(), spread(series.spread()), figure(series.percentile(99))]
+                })
+                .collect();
+            self.table(&format!("{group} (ns)"), &["what", "median", "p99 of rounds"], &cells);
+        }
+        self.json.insert("nanoseconds".into(), nanoseconds(results));
+    }
+
+    pub(crate) fn memory(&mut self, rows: &[Bytes]) {
+        let cells: Vec<_> = rows
+            .iter()
+            .map(|row| {
+                let reached = row.at_most.map_or("", |most| if row.amount <= most { "yes" } else { "no" });
+                let most = row.at_most.map_or_else(String::new, |most| format!("{most}"));
+                vec![row.what.clone(), format!("{:.1}", row.amount), most, reached.to_owned()]
+            })
+            .collect();
+        self.table(
+            "Memory over the devices' own state (bytes)",
+            &["what", "bytes", "at most", "reached"],
+            &cells,
+        );
+        let json: Vec<_> = rows
+            .iter()
+            .map(|row| json!({"what": row.what, "bytes": row.amount, "at_most": row.at_most}))
+            .collect();
+        self.json.insert("memory".into(), json.into());
+    }
+
+    pub(crate) fn strategies(&mut self, results: &Results) {
+        let mut head = vec!["strategy"];
+        head.extend(results.groups.iter().map(|(group, _)| group.as_str()));
+        let names = results.groups.first().map_or(&[][..], |(_, series)| series);
+        let cells: Vec<_> = names
+            .iter()
+            .map(|(name, _)| {
+                let figures = results
+                    .groups
+                    .iter()
+                    .map(|(group, _)| figure(results.series(group, name).spread().median));
+                [name.clone()].into_iter().chain(figures).collect()
+            })
+            .collect();
+        self.table("Lock strategies (ns)", &head, &cells);
+        self.json.insert("strategies".into(), nanoseconds(results));
+    }
+
+    pub(crate) fn write(&self) -> io::Result<()> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/measurements");
+        fs::create_dir_all(&folder)?;
+        fs::write(folder.join("core.md"), self.text.trim_end().to_owned() + "\n")?;
+        fs::write(folder.join("core.json"), serde_json::to_string_pretty(&self.json)? + "\n")
+    }
+}
+
+fn nanoseconds(results: &Results) -> Value {
+    let groups = results.groups.iter().map(|(group, series)| {
+        let series = series.iter().map(|(name, series)| {
+            let Spread { low, median, high } = series.spread();
+            (name.clone(), json!({"low": low, "median": median, "high": high}))
+        });
+        (group.clone(), series.collect::<Value>())
+    });
+    groups.collect()
+}
+
+fn spread(spread: Spread) -> String {
+    format!("{} [{} - {}]", figure(spread.median), figure(spread.low), figure(spread.high))
+}
+
+fn figure(value: f64) -> String {
+    if value < 100.0 { format!("{value:.2}") } else { format!("{value:.0}") }
+}
+
+fn machine() -> String {
+    let processors = devices::processors().len();
+    let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = text.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    format!("{processors} processors ({})", model.map_or("unknown", |(_, model)| model.trim()))
+}
