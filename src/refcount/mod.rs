@@ -61,11 +61,14 @@ pub(crate) use word::State;
 #[inline(never)]
 pub(crate) fn abort(why: &str) -> ! {
     /// A panic may not leave an `extern "C"` function: the process, or the embedder's panic handler, ends here.
+    #[cfg(not(loom))]
     extern "C" fn end(why: &&str) -> ! {
         panic!("pcidevs: {why}")
     }
-    if cfg!(loom) {
-        panic!("pcidevs: {why}");
+    /// Under loom the model reports it.
+    #[cfg(loom)]
+    fn end(why: &&str) -> ! {
+        panic!("pcidevs: {why}")
     }
     end(&why)
 }

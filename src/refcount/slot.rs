@@ -260,13 +260,10 @@ impl<T, L: RawLock> Slot<T, L> {
             }
         }
         self.names_lock.lock();
-        let unlock = Unlock(&self.names_lock);
+        let _unlock = Unlock(&self.names_lock);
         let names = self.names.get_mut();
-        // SAFETY: under the leaf lock, which `unlock` gives back after `names` is dropped.
-        let result = step(unsafe { names.deref() });
-        drop(names);
-        drop(unlock);
-        result
+        // SAFETY: under the leaf lock, which `_unlock` gives back after `names` is dropped.
+        step(unsafe { names.deref() })
     }
 
     #[inline]
@@ -347,11 +344,12 @@ impl<T, L: RawLock> Slot<T, L> {
                 State::Closed => return Err(CloseRefused::Closing),
                 State::Gone => return Err(CloseRefused::Gone),
                 State::Removing => return Err(CloseRefused::Removing { uses: seen.references() - 1 }),
-                State::Live => match self.busy() {
-                    Some(busy) => return Err(CloseRefused::Busy(busy)),
+                State::Live => {
+                    if let Some(busy) = self.busy() {
+                        return Err(CloseRefused::Busy(busy));
+                    }
                     // The last use went while the names were read: it can be closed now.
-                    None => continue,
-                },
+                }
             }
         }
     }

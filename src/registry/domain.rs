@@ -2,11 +2,11 @@
 
 use core::fmt;
 
+use super::AccessError;
 use super::binding::{Owner, Record};
 use super::handle::Locked;
 use super::moves::is_claimed;
 use super::snapshot::Devices;
-use super::{AccessError, Core};
 use crate::Sbdf;
 use crate::address::{Bus, DevFn, Segment};
 use crate::memory::{NoMemory, Shared};
@@ -128,15 +128,14 @@ with_default_lock! {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub struct Domain<D; L> {
-        core: Shared<Core<D, L>>,
-        domain: Shared<DomainState<D, L>>,
+        state: Shared<DomainState<D, L>>,
         id: DomainId,
     }
 }
 
 impl<D, L: RawLock> Domain<D, L> {
-    pub(super) fn new(core: Shared<Core<D, L>>, domain: Shared<DomainState<D, L>>, id: DomainId) -> Self {
-        Self { core, domain, id }
+    pub(super) fn new(state: Shared<DomainState<D, L>>, id: DomainId) -> Self {
+        Self { state, id }
     }
 
     /// The guest's name.
@@ -155,7 +154,7 @@ impl<D, L: RawLock> Domain<D, L> {
         reason = "as a call it costs half as much again: 1.4 lock pairs, not 0.9"
     )]
     pub fn lock(&self, at: Sbdf) -> Result<Locked<'_, D, L>, AccessError> {
-        let slot = self.domain.directory.find(at).ok_or(AccessError::NotFound)?;
+        let slot = self.state.directory.find(at).ok_or(AccessError::NotFound)?;
         let locked = slot.lock()?.ok_or(AccessError::NotFound)?;
         if !locked.binding.is_guest(self.id, at) && !weakened(Site::AccessChecksOwner) {
             return Err(AccessError::NotFound);
@@ -165,7 +164,7 @@ impl<D, L: RawLock> Domain<D, L> {
 
     /// The guest's devices at this moment, as weak handles in address order.
     pub fn devices(&self) -> Result<Devices<D, L>, NoMemory> {
-        Devices::of(&self.domain)
+        Devices::of(&self.state)
     }
 
     /// The guest has seen that the device at this address is gone: its slot is free again.
@@ -173,7 +172,7 @@ impl<D, L: RawLock> Domain<D, L> {
     /// Until then, or until the guest is reset, the address of a device reported gone stays taken and reads
     /// ones. `false` if there is a device the guest can use, or nothing at all.
     pub fn acknowledge_gone(&self, at: Sbdf) -> Result<bool, AccessError> {
-        let Some(slot) = self.domain.directory.find(at) else { return Ok(false) };
+        let Some(slot) = self.state.directory.find(at) else { return Ok(false) };
         // A claimed device may be on its way here, with the address reserved and its binding not yet marked.
         let in_use =
             |device: refcount::Locked<'_, _, _>| is_claimed(&device) || device.binding.concerns(self.id, at);
@@ -181,15 +180,15 @@ impl<D, L: RawLock> Domain<D, L> {
             return Ok(false);
         }
         // While the address points at this slot no move can take the address, so what was found holds.
-        let mut members = self.domain.members.lock();
-        self.domain.vacate(&mut members, at, slot);
+        let mut members = self.state.members.lock();
+        self.state.vacate(&mut members, at, slot);
         Ok(true)
     }
 }
 
 impl<D, L: RawLock> Clone for Domain<D, L> {
     fn clone(&self) -> Self {
-        Self { core: self.core.clone(), domain: self.domain.clone(), id: self.id }
+        Self { state: self.state.clone(), id: self.id }
     }
 }
 

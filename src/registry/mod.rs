@@ -175,12 +175,12 @@ impl<D, L: RawLock> Registry<D, L> {
         guests.try_reserve(1).map_err(NoMemory::from)?;
         guests.insert(place, (id, domain.clone()));
         drop(guests);
-        Ok(Domain::new(self.core.clone(), domain, id))
+        Ok(Domain::new(domain, id))
     }
 
     /// A guest that was made known, for its vCPU threads.
     pub fn domain(&self, id: DomainId) -> Option<Domain<D, L>> {
-        Some(Domain::new(self.core.clone(), self.core.owner(Owner::Guest(id))?, id))
+        Some(Domain::new(self.core.owner(Owner::Guest(id))?, id))
     }
 
     /// Forgets a guest that has no devices. From then on none can be moved to it.

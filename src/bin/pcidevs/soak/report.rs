@@ -1,4 +1,10 @@
 //! The result of a storm, as a table or as one line of JSON.
+#![expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "figures for people, positive and far below 2^52"
+)]
 
 use std::collections::BTreeMap;
 

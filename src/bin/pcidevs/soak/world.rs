@@ -82,7 +82,7 @@ impl World {
             lives: Mutex::default(),
         };
         // What is above must be there first: PFs before VFs, bridges before what is behind them.
-        for place in world.from_above() {
+        for place in world.top_down() {
             world.add(place)?;
         }
         Ok(world)
@@ -160,7 +160,7 @@ impl World {
     }
 
     /// All functions, what is above others first.
-    pub(crate) fn from_above(&self) -> Vec<usize> {
+    pub(crate) fn top_down(&self) -> Vec<usize> {
         let mut order: Vec<usize> = Vec::with_capacity(self.functions.len());
         let mut done = vec![false; self.functions.len()];
         while order.len() < self.functions.len() {
@@ -260,7 +260,7 @@ impl World {
 
     pub(crate) fn progress(&self) -> String {
         let accesses = self.accesses.load(Ordering::Relaxed);
-        format!("{:.1} M accesses, {} violations", accesses as f64 / 1e6, self.violations())
+        format!("{} k accesses, {} violations", accesses / 1000, self.violations())
     }
 
     /// When all threads are gone: every device is on one list, all counts are as they began, and everything
@@ -274,7 +274,7 @@ impl World {
                 match self.functions.iter().position(|function| function.address == device.address()) {
                     Some(place) => listed[place] += 1,
                     None => {
-                        self.violation(format_args!("{} is on a list and nowhere else", device.address()))
+                        self.violation(format_args!("{} is on a list and nowhere else", device.address()));
                     }
                 }
             }
@@ -297,7 +297,7 @@ impl World {
                 self.violation(format_args!("{address} cannot go back to the host: {error}"));
             }
         }
-        for place in self.from_above().into_iter().rev() {
+        for place in self.top_down().into_iter().rev() {
             if let Err(error) = self.machine.remove_device(self.address(place)) {
                 self.violation(format_args!("{} cannot be removed at the end: {error}", self.address(place)));
             }
