@@ -77,7 +77,7 @@ impl<T, L: RawLock> Shared<Arena<T, L>> {
         let mut leaf = self.table.segment_or_make(address.segment())?.write(address)?;
         let new = || Slot::new(address, self.as_ptr());
         let slot = match leaf.current() {
-            None => leaf.make(new)?,
+            None => leaf.swing(|_| false, new)?,
             Some(slot) => {
                 let seen = slot.word.look(Site::VacantAcquire);
                 match seen.state() {

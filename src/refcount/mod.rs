@@ -11,7 +11,7 @@
 //! - [`reference`]: the handles. A use keeps the device from being removed, a named use says by whom, a weak
 //!   one only remembers which device was meant.
 //! - [`locked`]: the default access: the device's own lock and no count.
-//! - [`table`], [`arena`]: finding a slot with loads only, and what keeps its memory.
+//! - [`table`], [`chunk`], [`arena`]: finding a slot with loads only, and what keeps its memory.
 //! - [`list`], [`directory`]: membership for iteration, and lookup by guest address.
 //! - [`removal`]: removal that waits for the last use; its waiters live in
 //!   [`WaitTable`](crate::sync::WaitTable), not in slots, because a put may not touch the slot once its
@@ -30,6 +30,7 @@
 
 mod arena;
 mod busy;
+mod chunk;
 mod directory;
 mod holder;
 mod list;

@@ -6,11 +6,11 @@
 //! once, `10000` (the first VMD domain) through five nodes of sixteen.
 
 use alloc::boxed::Box;
-use alloc::vec::Vec;
 use core::array;
 use core::marker::PhantomData;
 use core::ptr::{self, NonNull};
 
+use super::chunk::Chunks;
 use crate::Sbdf;
 use crate::address::{Bus, DevFn, Segment};
 use crate::memory::{NoMemory, try_box};
@@ -38,8 +38,7 @@ impl<C> Entry<C> {
     pub(super) fn get(&self) -> Option<&C> {
         // Acquire: pairs with the Release in `publish`, so that the child is seen as it was made.
         let child = self.child.load(ordering(Site::TableAcquire, Ordering::Acquire));
-        // SAFETY: published children are owned by their entry and live as long, unless `replace` took them
-        // out: then the `Replaced`, which lives as long as the table does, keeps them.
+        // SAFETY: published children are owned by their entry and live as long.
         unsafe { child.as_ref() }
     }
 
@@ -71,20 +70,21 @@ impl<C> Drop for Entry<C> {
     }
 }
 
-/// A leaf's former child, kept because readers may still be on it.
-pub(super) struct Replaced<C> {
-    child: NonNull<C>,
-    owns: PhantomData<Box<C>>,
-}
+/// A pointer to a slot, which its segment's [`Chunks`] own.
+struct Leaf<S>(AtomicPtr<S>);
 
-// SAFETY: owns a `C`, lends `&C`.
-unsafe impl<C: Send + Sync> Send for Replaced<C> {}
+impl<S> Leaf<S> {
+    #[inline]
+    fn get(&self) -> Option<&S> {
+        // Acquire: pairs with the Release in `publish`, so that the slot is seen as it was made.
+        let slot = self.0.load(ordering(Site::TableAcquire, Ordering::Acquire));
+        // SAFETY: only slots of the segment's chunks are published, and those live as long as the segment.
+        unsafe { slot.as_ref() }
+    }
 
-impl<C> Drop for Replaced<C> {
-    fn drop(&mut self) {
-        // SAFETY: came out of an entry, which owned it; the segment that keeps this is being dropped, and
-        // `&mut` to it says that no reader is left.
-        drop(unsafe { Box::from_raw(self.child.as_ptr()) });
+    fn publish(&self, slot: NonNull<S>) -> Option<NonNull<S>> {
+        // Release: pairs with the Acquire in `get`.
+        NonNull::new(self.0.swap(slot.as_ptr(), ordering(Site::TableRelease, Ordering::Release)))
     }
 }
 
@@ -184,7 +184,7 @@ fn empty<C, const N: usize>() -> [Entry<C>; N] {
 pub(super) struct SegmentTable<S, L> {
     number: Segment,
     /// The writer lock of the segment: who changes which slots are live holds it. Lookups never do.
-    replaced: Lock<Vec<Replaced<S>>, L>,
+    slots: Lock<Chunks<S>, L>,
     buses: Apart<[Entry<BusTable<S>>; BUSES]>,
 }
 
@@ -199,23 +199,29 @@ pub(super) struct Apart<T>(pub(super) T);
 struct BusTable<S>([Entry<GroupTable<S>>; GROUPS]);
 /// Four devices of eight functions.
 #[cfg_attr(not(loom), repr(align(64)))]
-struct GroupTable<S>([Entry<S>; FUNCTIONS]);
+struct GroupTable<S>([Leaf<S>; FUNCTIONS]);
+
+impl<S> GroupTable<S> {
+    fn new() -> Self {
+        Self(array::from_fn(|_| Leaf(AtomicPtr::new(ptr::null_mut()))))
+    }
+}
 
 /// Which group of its bus a function is in, and its place there.
 #[inline]
 fn split(devfn: DevFn) -> (usize, usize) {
-    // loom's buses have two devices of one function.
-    let number = usize::from(if cfg!(loom) { devfn.device() } else { devfn.bits() });
+    // loom's buses have two devices of one function; what follows that function is in the next device.
+    let number = usize::from(if cfg!(loom) { devfn.bits().div_ceil(8) } else { devfn.bits() });
     (number / FUNCTIONS, number % FUNCTIONS)
 }
 
 impl<S, L: RawLock> SegmentTable<S, L> {
     fn new(number: Segment) -> Self {
-        Self { number, replaced: Lock::new(Vec::new()), buses: Apart(empty()) }
+        Self { number, slots: Lock::new(Chunks::new()), buses: Apart(empty()) }
     }
 
     #[inline]
-    fn leaf(&self, bus: Bus, devfn: DevFn) -> Option<&Entry<S>> {
+    fn leaf(&self, bus: Bus, devfn: DevFn) -> Option<&Leaf<S>> {
         let (group, function) = split(devfn);
         let groups = self.buses.0.get(usize::from(bus.number()))?.get()?;
         groups.0.get(group)?.get()?.0.get(function)
@@ -230,27 +236,27 @@ impl<S, L: RawLock> SegmentTable<S, L> {
             groups.get()?.0.iter().enumerate().skip(first_group).find_map(|(group, functions)| {
                 let within = bus == first_bus && group == first_group;
                 let first = if within { first_function } else { 0 };
-                functions.get()?.0.iter().skip(first).find_map(Entry::get)
+                functions.get()?.0.iter().skip(first).find_map(Leaf::get)
             })
         })
     }
 
     /// Takes the writer lock, and makes the tables down to this address.
     pub(super) fn write(&self, address: Sbdf) -> Result<WriteAt<'_, S, L>, NoMemory> {
-        let replaced = self.replaced.lock();
+        let slots = self.slots.lock();
         let bus = self.buses.0.get(usize::from(address.bus().number())).ok_or(NoMemory)?;
         let (group, function) = split(address.devfn());
         let groups = bus.get_or_make(|| BusTable(empty()))?;
-        let functions = groups.0.get(group).ok_or(NoMemory)?.get_or_make(|| GroupTable(empty()))?;
+        let functions = groups.0.get(group).ok_or(NoMemory)?.get_or_make(GroupTable::new)?;
         let leaf = functions.0.get(function).ok_or(NoMemory)?;
-        Ok(WriteAt { leaf, replaced })
+        Ok(WriteAt { leaf, slots })
     }
 }
 
 /// One leaf, under the writer lock of its segment.
 pub(super) struct WriteAt<'a, S, L: RawLock> {
-    leaf: &'a Entry<S>,
-    replaced: Guard<'a, Vec<Replaced<S>>, L>,
+    leaf: &'a Leaf<S>,
+    slots: Guard<'a, Chunks<S>, L>,
 }
 
 impl<'a, S, L: RawLock> WriteAt<'a, S, L> {
@@ -258,35 +264,24 @@ impl<'a, S, L: RawLock> WriteAt<'a, S, L> {
         self.leaf.get()
     }
 
-    pub(super) fn make(&self, make: impl FnOnce() -> S) -> Result<&'a S, NoMemory> {
-        self.leaf.get_or_make(make)
-    }
-
-    /// Publishes another child at the leaf, either one that stood there before and that `fits`, or a new one.
-    /// The present one is kept.
+    /// Publishes another slot at the leaf, either one that stood there before and that `fits`, or a new one.
+    /// The present one is kept for later.
     pub(super) fn swing(
         &mut self,
         fits: impl Fn(&S) -> bool,
         make: impl FnOnce() -> S,
     ) -> Result<&'a S, NoMemory> {
-        // SAFETY: what is kept here lives as long as the table.
-        let former = self.replaced.iter().position(|former| fits(unsafe { former.child.as_ref() }));
-        let child = match former {
-            Some(place) => {
-                let former = core::mem::ManuallyDrop::new(self.replaced.swap_remove(place));
-                former.child
-            }
-            None => {
-                self.replaced.try_reserve(1)?;
-                NonNull::from(Box::leak(try_box(make())?))
-            }
+        self.slots.reserve_former()?;
+        let slot = match self.slots.take_former(fits) {
+            Some(former) => former,
+            None => self.slots.make(make)?,
         };
-        if let Some(old) = NonNull::new(self.leaf.publish(child.as_ptr())) {
-            // Room: reserved above, or left by the one taken out.
-            self.replaced.push(Replaced { child: old, owns: PhantomData });
+        if let Some(present) = self.leaf.publish(slot) {
+            // SAFETY: what stands at a leaf of this segment was made by its chunks.
+            unsafe { self.slots.keep_former(present) };
         }
-        // SAFETY: owned by the leaf now, and by `replaced` later, both as long as the table.
-        Ok(unsafe { child.as_ref() })
+        // SAFETY: the chunks keep their slots as long as the table, which `'a` does not outlive.
+        Ok(unsafe { slot.as_ref() })
     }
 }
 
@@ -350,7 +345,7 @@ mod tests {
         let table = Table::new();
         for address in addresses {
             let segment = table.segment_or_make(address.segment()).unwrap();
-            segment.write(*address).unwrap().make(|| *address).unwrap();
+            segment.write(*address).unwrap().swing(|_| false, || *address).unwrap();
         }
         table
     }
