@@ -1,0 +1,188 @@
+//! A table that fits a width: every row one line, every column aligned.
+//!
+//! Each cell has a full and a short form. A table with room uses the full forms; with less, long columns give way
+//! first, ending in an ellipsis; with still less the short forms are used, and at last whole columns are left out.
+//! A column that is empty in every row is left out at any width.
+
+use std::fmt::Write as _;
+
+use anstyle::Style;
+
+use super::text::{shorten, width};
+
+/// A column, as its title and how it behaves when room is short.
+pub(super) struct Column {
+    pub(super) title: &'static str,
+    pub(super) short_title: &'static str,
+    pub(super) align: Align,
+    /// In full form it gets no narrower than this.
+    pub(super) comfort: usize,
+    /// It gets no narrower than this at all.
+    pub(super) least: usize,
+    /// Columns with lower numbers are left out first.
+    pub(super) rank: u8,
+}
+
+#[derive(Clone, Copy)]
+pub(super) enum Align {
+    Left,
+    Right,
+}
+
+/// A column's place in one row. Both forms are printable text.
+#[derive(Clone, Default)]
+pub(super) struct Cell {
+    pub(super) full: String,
+    pub(super) short: String,
+    pub(super) style: Style,
+}
+
+impl Cell {
+    /// The same in both forms.
+    pub(super) fn plain(text: impl Into<String>) -> Self {
+        let full = text.into();
+        Self { short: full.clone(), full, style: Style::new() }
+    }
+
+    pub(super) fn new(full: impl Into<String>, short: impl Into<String>) -> Self {
+        Self { full: full.into(), short: short.into(), style: Style::new() }
+    }
+
+    pub(super) fn styled(self, style: Style) -> Self {
+        Self { style, ..self }
+    }
+
+    fn text(&self, form: Form) -> &str {
+        match form {
+            Form::Full => &self.full,
+            Form::Short => &self.short,
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Form {
+    Full,
+    Short,
+}
+
+/// How the table is laid out.
+pub(super) struct Layout<'c> {
+    columns: &'c [Column],
+    form: Form,
+    /// By column; 0 for one that is left out.
+    widths: Vec<usize>,
+    gap: usize,
+}
+
+impl<'c> Layout<'c> {
+    /// The best layout of these rows in `room` columns; without limit if there is none.
+    pub(super) fn fit<'r>(
+        columns: &'c [Column],
+        rows: impl Iterator<Item = &'r [Cell]> + Clone,
+        room: Option<usize>,
+    ) -> Self {
+        let mut full = Self::natural(columns, rows.clone(), Form::Full);
+        let Some(room) = room else { return full };
+        if full.narrow(room, |column| column.comfort) {
+            return full;
+        }
+        let mut short = Self::natural(columns, rows, Form::Short);
+        while !short.narrow(room, |column| column.least) {
+            if !short.leave_out_one() {
+                break;
+            }
+        }
+        short
+    }
+
+    fn natural<'r>(
+        columns: &'c [Column],
+        rows: impl Iterator<Item = &'r [Cell]>,
+        form: Form,
+    ) -> Self {
+        let mut widths = vec![0; columns.len()];
+        for row in rows {
+            for (widest, cell) in widths.iter_mut().zip(row) {
+                *widest = width(cell.text(form)).max(*widest);
+            }
+        }
+        for (widest, column) in widths.iter_mut().zip(columns).filter(|(widest, _)| **widest > 0) {
+            *widest = width(column.title(form)).max(*widest);
+        }
+        Self { columns, form, widths, gap: if form == Form::Full { 2 } else { 1 } }
+    }
+
+    fn total(&self) -> usize {
+        let shown = self.widths.iter().filter(|width| **width > 0).count();
+        self.widths.iter().sum::<usize>() + self.gap * shown.saturating_sub(1)
+    }
+
+    /// Takes from the widest column, one by one, until the table fits. False, with nothing changed, if it cannot.
+    fn narrow(&mut self, room: usize, least: fn(&Column) -> usize) -> bool {
+        let mut widths = self.widths.clone();
+        for _ in room..self.total().max(room) {
+            let give_way = widths.iter_mut().zip(self.columns);
+            let give_way = give_way.filter(|(width, column)| **width > least(column).max(1));
+            let Some((widest, _)) = give_way.max_by_key(|(width, _)| **width) else { return false };
+            *widest -= 1;
+        }
+        self.widths = widths;
+        true
+    }
+
+    /// Leaves out the shown column of the lowest rank; false if only one is left.
+    fn leave_out_one(&mut self) -> bool {
+        let shown = self.widths.iter_mut().zip(self.columns).filter(|(width, _)| **width > 0);
+        let mut shown: Vec<_> = shown.collect();
+        shown.sort_by_key(|(_, column)| column.rank);
+        match shown.first_mut() {
+            Some((width, _)) if self.columns.len() > 1 => {
+                **width = 0;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// The line of titles.
+    pub(super) fn titles(&self, style: Style) -> String {
+        let titles: Vec<_> =
+            self.columns.iter().map(|column| Cell::plain(column.title(self.form)).styled(style)).collect();
+        self.line(&titles)
+    }
+
+    /// One row as a line, without spaces or line feed at its end.
+    pub(super) fn line(&self, cells: &[Cell]) -> String {
+        let mut line = String::new();
+        // Spaces that are only written if something follows.
+        let mut owed = 0;
+        let shown = cells.iter().zip(self.columns).zip(&self.widths).filter(|(_, width)| **width > 0);
+        for (place, ((cell, column), &columns)) in shown.enumerate() {
+            owed += if place > 0 { self.gap } else { 0 };
+            let text = shorten(cell.text(self.form), columns);
+            let padding = columns - width(&text);
+            if text.is_empty() {
+                owed += padding;
+                continue;
+            }
+            let (before, after) = match column.align {
+                Align::Left => (0, padding),
+                Align::Right => (padding, 0),
+            };
+            // Writing to a string cannot fail.
+            let _ = write!(line, "{:1$}{2}{text}{2:#}", "", owed + before, cell.style);
+            owed = after;
+        }
+        line
+    }
+}
+
+impl Column {
+    fn title(&self, form: Form) -> &'static str {
+        match form {
+            Form::Full => self.title,
+            Form::Short => self.short_title,
+        }
+    }
+}
