@@ -6,6 +6,8 @@
 use pcidevs::device::HEADER_SIZE;
 use pcidevs::topology::Function;
 
+use super::table::UNKNOWN;
+
 const FIRST: &[&str] = &["SR-IOV", "PCIe", "MSI-X", "MSI", "PM", "ATS", "PRI", "PASID", "ACS", "ARI", "AF"];
 
 /// Both lists of a function in one line; `?` where too little was recorded to tell, `-` for none.
@@ -18,7 +20,7 @@ pub(super) fn names(function: &Function) -> String {
         }
     }
     if names.is_empty() {
-        return if function.config.len() <= HEADER_SIZE { "?" } else { "-" }.into();
+        return if function.config.len() <= HEADER_SIZE { UNKNOWN } else { "-" }.into();
     }
     // The sort is stable: what is not in `FIRST` stays in chain order.
     names.sort_by_key(|name| FIRST.iter().position(|first| first == name).unwrap_or(FIRST.len()));

@@ -1,13 +1,11 @@
 //! What the table shows of a function: its columns, and a function's cells in them.
 
-use std::fmt::Write as _;
-
 use anstyle::{AnsiColor, Style};
 use pcidevs::device::{BridgeKind, BusRange};
 use pcidevs::topology::Function;
 use pcidevs::{Holder, Owner, Sbdf, Status};
 
-use super::table::{Align, Cell, Column};
+use super::table::{Align, Cell, Column, UNKNOWN};
 use super::text::{count, printable};
 use super::{capabilities, names};
 
@@ -19,10 +17,10 @@ const FIXED: usize = usize::MAX;
 
 /// The columns, first to last.
 pub(super) const COLUMNS: &[Column] = &[
-    Column { title: "ADDRESS", short_title: "ADDRESS", comfort: FIXED, least: 12, ..LEFT },
-    Column { title: "NAME", short_title: "NAME", comfort: 28, least: 12, rank: 9, ..LEFT },
-    Column { title: "CLASS", short_title: "CLASS", comfort: 12, least: 5, rank: 7, ..LEFT },
-    Column { title: "DRIVER", short_title: "DRIVER", comfort: FIXED, least: 6, rank: 6, ..LEFT },
+    Column { title: "ADDRESS", short_title: "ADDRESS", comfort: FIXED, least: 40, ..LEFT },
+    Column { title: "NAME", short_title: "NAME", comfort: 28, least: 14, rank: 9, ..LEFT },
+    Column { title: "CLASS", short_title: "CLASS", comfort: 12, least: 6, rank: 7, ..LEFT },
+    Column { title: "DRIVER", short_title: "DRIVER", comfort: FIXED, least: 8, rank: 6, ..LEFT },
     Column {
         title: "GROUP",
         short_title: "GRP",
@@ -32,9 +30,9 @@ pub(super) const COLUMNS: &[Column] = &[
         align: Align::Right,
         ..LEFT
     },
-    Column { title: "RELATION", short_title: "RELATION", comfort: FIXED, least: 10, rank: 4, ..LEFT },
+    Column { title: "RELATION", short_title: "RELATION", comfort: FIXED, least: FIXED, rank: 4, ..LEFT },
     Column { title: "OWNER", short_title: "OWNER", comfort: FIXED, least: 5, rank: 3, ..LEFT },
-    Column { title: "HELD BY", short_title: "HELD", comfort: FIXED, least: 5, rank: 2, ..LEFT },
+    Column { title: "HELD BY", short_title: "HELD", comfort: FIXED, least: FIXED, rank: 2, ..LEFT },
     Column { title: "CAPABILITIES", short_title: "CAPABILITIES", comfort: 20, least: 8, rank: 1, ..LEFT },
 ];
 
@@ -48,10 +46,12 @@ const HELD: Style = AnsiColor::Magenta.on_default();
 /// The line above a table's columns.
 pub(super) const TITLES: Style = Style::new().bold();
 
-/// A function's row. `branches` is what the tree draws before its address.
+/// A function's row. `branches` is what the tree draws before its address, `vfs` how many virtual functions the
+/// machine has of it.
 pub(super) fn row(function: &Function, status: Option<&Status>, vfs: usize, branches: &str) -> Vec<Cell> {
     let (class, short_class) = names::class(function);
-    let name = Cell::plain(names::device(function));
+    let (name, short_name) = names::device(function);
+    let name = Cell::new(name, short_name);
     let name = if function.is_virtual() {
         name.styled(DIM)
     } else if function.bridge.is_some() {
@@ -65,7 +65,7 @@ pub(super) fn row(function: &Function, status: Option<&Status>, vfs: usize, bran
         Cell::new(class, short_class),
         Cell::plain(function.driver.as_deref().map_or_else(String::new, printable)).styled(DRIVER),
         Cell::plain(function.group.map_or_else(String::new, |group| group.to_string())),
-        relation(function, vfs),
+        relation(function, vfs, branches),
         owner(status),
         held_by(status),
         Cell::plain(capabilities::names(function)).styled(DIM),
@@ -73,8 +73,9 @@ pub(super) fn row(function: &Function, status: Option<&Status>, vfs: usize, bran
 }
 
 fn address(address: Sbdf, branches: &str) -> Cell {
+    let short_branches = branches.replace("   ", "  ").replace("│  ", "│ ").replace('─', "");
     let short = without_segment(address);
-    Cell::new(format!("{branches}{address}"), format!("{branches}{short}")).styled(ADDRESS)
+    Cell::new(format!("{branches}{address}"), format!("{short_branches}{short}")).styled(ADDRESS)
 }
 
 /// The segment stands above the table.
@@ -83,9 +84,11 @@ fn without_segment(address: Sbdf) -> String {
 }
 
 /// Whose virtual function it is, how many it has, or which buses are behind it.
-fn relation(function: &Function, vfs: usize) -> Cell {
+fn relation(function: &Function, vfs: usize, branches: &str) -> Cell {
     if let Some(pf) = function.physfn {
-        return Cell::new(format!("VF of {pf}"), format!("VF {}", without_segment(pf)));
+        // In the tree its place says whose it is.
+        let short = if branches.is_empty() { format!("VF {}", without_segment(pf)) } else { "VF".to_owned() };
+        return Cell::new(format!("VF of {pf}"), short);
     }
     if let Some(sriov) = function.sriov() {
         let total = sriov.total_vfs;
@@ -117,13 +120,13 @@ fn owner(status: Option<&Status>) -> Cell {
     match status.and_then(|status| status.owner) {
         Some(Owner::Quarantine) => Cell::new("quarantine", "quar.").styled(QUARANTINED),
         Some(owner) => Cell::plain(owner.to_string()),
-        None => Cell::plain("?"),
+        None => Cell::plain(UNKNOWN),
     }
 }
 
-/// Who holds references, alike ones counted.
+/// Who holds references, alike ones counted; in short only how many there are.
 fn held_by(status: Option<&Status>) -> Cell {
-    let Some(status) = status else { return Cell::default() };
+    let Some(status) = status.filter(|status| status.uses > 0) else { return Cell::default() };
     let (mut vfs, mut children, mut others) = (0, 0, Vec::new());
     for holder in &status.holders {
         match holder {
@@ -132,19 +135,16 @@ fn held_by(status: Option<&Status>) -> Cell {
             other => others.push(other.to_string()),
         }
     }
-    let mut full = Vec::new();
-    let mut short = String::new();
+    let mut holders = Vec::new();
     if vfs > 0 {
-        full.push(count(vfs, "VF"));
-        let _ = write!(short, "{vfs}v");
+        holders.push(count(vfs, "VF"));
     }
     if children > 0 {
-        full.push(count(children, "device"));
-        let _ = write!(short, "{children}d");
+        holders.push(count(children, "device"));
     }
-    full.append(&mut others);
+    holders.append(&mut others);
     if status.unnamed > 0 {
-        full.push(format!("{} unnamed", status.unnamed));
+        holders.push(format!("{} unnamed", status.unnamed));
     }
-    Cell::new(full.join(", "), short).styled(HELD)
+    Cell::new(holders.join(", "), status.uses.to_string()).styled(HELD)
 }

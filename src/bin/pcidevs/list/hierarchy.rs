@@ -73,28 +73,26 @@ impl<'m> Forest<'m> {
     fn draw(&self) -> Vec<Line<'m>> {
         let mut drawn: BTreeSet<Sbdf> = self.roots.values().flatten().map(|root| root.address).collect();
         let mut lines = Vec::new();
-        let mut next = Vec::new();
-        push(&mut next, "", self.roots.keys().map(|bus| Node::RootBus(*bus)).collect());
-        while let Some((indent, last, node)) = next.pop() {
-            let below: Vec<_> = match node {
-                Node::RootBus(bus) => self.roots.get(&bus).into_iter().flatten().copied().collect(),
-                Node::Function(function) => {
-                    let below = self.below.get(&function.address).into_iter().flatten().copied();
-                    below.filter(|function| drawn.insert(function.address)).collect()
-                }
-            };
-            let deeper = format!("{indent}{}", if last { "   " } else { "│  " });
-            push(&mut next, &deeper, below.into_iter().map(Node::Function).collect());
-            lines.push(Line { branches: indent + if last { "└─ " } else { "├─ " }, node });
+        for (bus, roots) in &self.roots {
+            lines.push(Line { branches: String::new(), node: Node::RootBus(*bus) });
+            let mut next = Vec::new();
+            push(&mut next, "", roots.clone());
+            while let Some((indent, last, function)) = next.pop() {
+                let below = self.below.get(&function.address).into_iter().flatten().copied();
+                let below = below.filter(|function| drawn.insert(function.address)).collect();
+                push(&mut next, &format!("{indent}{}", if last { "   " } else { "│  " }), below);
+                let branches = indent + if last { "└─ " } else { "├─ " };
+                lines.push(Line { branches, node: Node::Function(function) });
+            }
         }
         lines
     }
 }
 
 /// Puts siblings on the stack, so that the first of them comes off first.
-fn push<'m>(stack: &mut Vec<(String, bool, Node<'m>)>, indent: &str, siblings: Vec<Node<'m>>) {
-    for (place, node) in siblings.into_iter().rev().enumerate() {
-        stack.push((indent.to_owned(), place == 0, node));
+fn push<'m>(stack: &mut Vec<(String, bool, &'m Function)>, indent: &str, siblings: Vec<&'m Function>) {
+    for (place, function) in siblings.into_iter().rev().enumerate() {
+        stack.push((indent.to_owned(), place == 0, function));
     }
 }
 

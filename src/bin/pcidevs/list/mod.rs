@@ -34,7 +34,7 @@ use known::Known;
 
 /// One line a function: address, name, class, driver, IOMMU group, relation (the PF of a VF, the VFs of a PF, the
 /// buses behind a bridge), owner (from the driver: quarantine for vfio, stubs and pciback, else the host), who
-/// holds references to it, capabilities.
+/// holds references to it, capabilities. "-" is none, "?" is not recorded.
 ///
 /// On a terminal the table is made to fit, and coloured unless NO_COLOR is set; into a pipe or file it is written
 /// whole and plain. The environment variable COLUMNS sets the width in any case. Warnings about the source go to
@@ -44,9 +44,9 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     source: Source,
     /// Draw what is behind which bridge, and virtual functions below their physical one.
-    #[arg(long, conflicts_with = "json")]
+    #[arg(long)]
     tree: bool,
-    /// Write JSON for programs.
+    /// Write JSON for programs, on one line; --tree changes nothing about it.
     #[arg(long)]
     json: bool,
 }

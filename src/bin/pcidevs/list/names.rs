@@ -5,26 +5,55 @@
 use pci_ids::{Class, Device, FromId, Subclass, Vendor};
 use pcidevs::topology::Function;
 
+use super::table::UNKNOWN;
 use super::text::printable;
 
 /// Words that say what kind of company a vendor is, not which.
 const COMPANY: &[&str] =
     &["inc", "incorporated", "corporation", "corp", "co", "company", "ltd", "limited", "llc", "gmbh", "ag"];
 
-/// Vendor and device: `Intel 82371SB PIIX3 ISA`, or `[8086:29c0]` for what nobody knows.
-pub(super) fn device(function: &Function) -> String {
-    let (Some(vendor), Some(device)) = (function.vendor, function.device) else {
-        return function.name.as_deref().map_or_else(|| "?".into(), printable);
+/// The classes most machines are made of, where cutting the end off would not tell them apart.
+const SHORT_CLASSES: &[(&str, &str)] = &[
+    ("Host bridge", "Host"),
+    ("ISA bridge", "ISA"),
+    ("PCI bridge", "Bridge"),
+    ("CardBus bridge", "CardBus"),
+    ("Non-Volatile memory controller", "NVMe"),
+    ("Mass storage controller", "Storage"),
+    ("SCSI storage controller", "SCSI"),
+    ("Serial Attached SCSI controller", "SAS"),
+    ("RAID bus controller", "RAID"),
+    ("IDE interface", "IDE"),
+    ("VGA compatible controller", "VGA"),
+    ("Audio device", "Audio"),
+    ("Multimedia audio controller", "Audio"),
+    ("Communication controller", "Comm"),
+    ("System peripheral", "System"),
+    ("Performance counters", "PerfCtr"),
+    ("Unassigned class", "Other"),
+];
+
+/// Vendor and device, `Intel 82574L Gigabit Network Connection`, and in short only the device. `[8086:0d57]` stands
+/// for a device that nobody knows.
+pub(super) fn device(function: &Function) -> (String, String) {
+    let vendor = function.vendor.and_then(Vendor::from_id).map(Vendor::name);
+    let stated = function.name.as_deref();
+    let (Some(vendor_id), Some(device_id)) = (function.vendor, function.device) else {
+        let name = printable(stated.unwrap_or(UNKNOWN));
+        return (name.clone(), name);
     };
-    let vendor_name = Vendor::from_id(vendor).map(|known| short_vendor(known.name()));
-    let ids = format!("[{vendor:04x}:{device:04x}]");
-    match (vendor_name, Device::from_vid_pid(vendor, device), &function.name) {
-        (Some(vendor), Some(device), _) => printable(&format!("{vendor} {}", device.name())),
+    let device = match (Device::from_vid_pid(vendor_id, device_id), stated) {
+        (Some(known), _) => known.name().to_owned(),
         // `lspci` calls a device it does not know "Device".
-        (_, None, Some(name)) if !name.ends_with("Device") => printable(name),
-        (Some(vendor), None, _) => printable(&format!("{vendor} {ids}")),
-        _ => ids,
-    }
+        (None, Some(name)) if !name.ends_with("Device") => {
+            let device = vendor.and_then(|vendor| name.strip_prefix(vendor)).map(str::trim_start);
+            let Some(device) = device else { return (printable(name), printable(name)) };
+            device.to_owned()
+        }
+        _ => format!("[{vendor_id:04x}:{device_id:04x}]"),
+    };
+    let full = vendor.map_or_else(|| device.clone(), |vendor| format!("{} {device}", short_vendor(vendor)));
+    (printable(&full), printable(&device))
 }
 
 /// `Intel` for `Intel Corporation`, `AMD` for `Advanced Micro Devices, Inc. [AMD]`.
@@ -51,13 +80,10 @@ pub(super) fn class(function: &Function) -> (String, String) {
         (Some(name), _, _) => name.to_owned(),
         (None, Some(name), _) => printable(name),
         (None, None, Some(class)) => format!("[{class:06x}]"),
-        (None, None, None) => "?".into(),
+        (None, None, None) => UNKNOWN.into(),
     };
-    let short = match function.class {
-        Some(0x01_08_02) => "NVMe",
-        _ => full.trim_end_matches(" controller").trim_end_matches(" compatible"),
-    };
-    let short = short.to_owned();
+    let short = SHORT_CLASSES.iter().find(|(name, _)| *name == full).map(|(_, short)| *short);
+    let short = short.unwrap_or_else(|| full.strip_suffix(" controller").unwrap_or(&full)).to_owned();
     (full, short)
 }
 

@@ -21,7 +21,7 @@ pub(super) fn title(machine: &Machine, name: &str) -> String {
         let is_host_bridge = function.class.is_some_and(|class| class >> 8 == 0x0600);
         is_host_bridge && function.subsystem.is_some_and(|it| (it.vendor, it.device) == QEMU)
     });
-    let note = if emulated { " (emulated by QEMU, not real hardware)" } else { "" };
+    let note = if emulated { " (emulated, not real hardware)" } else { "" };
     printable(&format!("{name}{note}"))
 }
 
@@ -40,16 +40,18 @@ pub(super) fn totals(machine: &Machine, known: &Known, room: Option<usize>) -> S
         0 => count(vfs, "VF"),
         pfs => format!("{} of {}", count(vfs, "VF"), count(pfs, "PF")),
     };
-    let parts = [
+    let mut parts = vec![
         count(functions.len(), "function"),
         count(machine.segments().len(), "segment"),
         count(buses.len(), "bus"),
         count(groups.len(), "IOMMU group"),
         vfs,
-        format!("{quarantined} in quarantine"),
-        format!("{} held", count(references, "reference")),
-        count(machine.warnings.len(), "warning"),
     ];
+    if quarantined > 0 {
+        parts.push(format!("{quarantined} in quarantine"));
+    }
+    parts.push(format!("{} held", count(references, "reference")));
+    parts.push(count(machine.warnings.len(), "warning"));
     fill(&parts, room)
 }
 
@@ -80,10 +82,11 @@ pub(super) fn warnings(machine: &Machine) -> Vec<String> {
     for (kind, warnings) in kinds {
         let shown = if warnings.len() > FEW { 1 } else { warnings.len() };
         for warning in &warnings[..shown] {
-            lines.push(printable(&format!("warning: {kind}: {warning}")));
+            lines.push(printable(&format!("pcidevs: warning: {warning} ({kind})")));
         }
         if warnings.len() > shown {
-            lines.push(format!("warning: {kind}: {} more like it; --json lists all", warnings.len() - shown));
+            let more = warnings.len() - shown;
+            lines.push(format!("pcidevs: warning: {more} more like it; --json lists them all ({kind})"));
         }
     }
     lines

@@ -2,13 +2,16 @@
 //!
 //! Each cell has a full and a short form. A table with room uses the full forms; with less, long columns give way
 //! first, ending in an ellipsis; with still less the short forms are used, and at last whole columns are left out.
-//! A column that is empty in every row is left out at any width.
+//! A column with nothing known in any row is left out at any width.
 
 use std::fmt::Write as _;
 
 use anstyle::Style;
 
 use super::text::{shorten, width};
+
+/// What a cell says if the source does not tell.
+pub(super) const UNKNOWN: &str = "?";
 
 /// A column, as its title and how it behaves when room is short.
 pub(super) struct Column {
@@ -96,19 +99,18 @@ impl<'c> Layout<'c> {
         short
     }
 
-    fn natural<'r>(
-        columns: &'c [Column],
-        rows: impl Iterator<Item = &'r [Cell]>,
-        form: Form,
-    ) -> Self {
+    fn natural<'r>(columns: &'c [Column], rows: impl Iterator<Item = &'r [Cell]>, form: Form) -> Self {
         let mut widths = vec![0; columns.len()];
+        let mut known = vec![false; columns.len()];
         for row in rows {
-            for (widest, cell) in widths.iter_mut().zip(row) {
-                *widest = width(cell.text(form)).max(*widest);
+            for ((widest, known), cell) in widths.iter_mut().zip(&mut known).zip(row) {
+                let text = cell.text(form);
+                *widest = width(text).max(*widest);
+                *known |= !matches!(text, "" | UNKNOWN);
             }
         }
-        for (widest, column) in widths.iter_mut().zip(columns).filter(|(widest, _)| **widest > 0) {
-            *widest = width(column.title(form)).max(*widest);
+        for ((widest, known), column) in widths.iter_mut().zip(known).zip(columns) {
+            *widest = if known { width(column.title(form)).max(*widest) } else { 0 };
         }
         Self { columns, form, widths, gap: if form == Form::Full { 2 } else { 1 } }
     }

@@ -33,7 +33,7 @@ pub(super) fn tree(machine: &Machine, name: &str, known: &Known, room: Option<us
     page(machine, name, known, room, |segment| {
         let lines = hierarchy::lines(machine, known, segment).into_iter();
         let row = |line: hierarchy::Line<'_>| match line.node {
-            Node::RootBus(bus) => vec![Cell::plain(format!("{}bus {bus}", line.branches)).styled(HEADING)],
+            Node::RootBus(bus) => vec![Cell::plain(format!("bus {bus}")).styled(HEADING)],
             Node::Function(function) => rows.row(function, &line.branches),
         };
         lines.map(row).collect()
@@ -75,12 +75,14 @@ fn page(
     let all = segments.iter().flat_map(|(_, rows)| rows.iter().map(Vec::as_slice));
     let layout = Layout::fit(COLUMNS, all, room);
     let title = summary::title(machine, name);
-    let mut lines = vec![styled(HEADING, &shorten(&title, room.unwrap_or(usize::MAX)))];
-    lines.push(layout.titles(columns::TITLES));
-    for (segment, rows) in &segments {
+    let title = shorten(&title, room.unwrap_or(usize::MAX));
+    let mut lines = vec![styled(HEADING, &title), String::new(), layout.titles(columns::TITLES)];
+    for (place, (segment, rows)) in segments.iter().enumerate() {
         let functions = machine.functions.iter().filter(|function| function.address.segment() == *segment);
         let heading = format!("segment {segment}: {}", count(functions.count(), "function"));
-        lines.push(String::new());
+        if place > 0 {
+            lines.push(String::new());
+        }
         lines.push(styled(HEADING, &heading));
         lines.extend(rows.iter().map(|row| layout.line(row)));
     }
