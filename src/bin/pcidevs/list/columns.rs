@@ -18,8 +18,8 @@ const FIXED: usize = usize::MAX;
 /// The columns, first to last.
 pub(super) const COLUMNS: &[Column] = &[
     Column { title: "ADDRESS", short_title: "ADDRESS", comfort: FIXED, least: 40, ..LEFT },
-    Column { title: "NAME", short_title: "NAME", comfort: 28, least: 14, rank: 9, ..LEFT },
-    Column { title: "CLASS", short_title: "CLASS", comfort: 12, least: 6, rank: 7, ..LEFT },
+    Column { title: "NAME", short_title: "NAME", comfort: 28, least: 13, rank: 9, ..LEFT },
+    Column { title: "CLASS", short_title: "CLASS", comfort: 12, least: 8, rank: 7, ..LEFT },
     Column { title: "DRIVER", short_title: "DRIVER", comfort: FIXED, least: 8, rank: 6, ..LEFT },
     Column {
         title: "GROUP",

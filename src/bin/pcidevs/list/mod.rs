@@ -32,14 +32,20 @@ use std::process::ExitCode;
 use crate::source::{Named, Source, fail};
 use known::Known;
 
-/// One line a function: address, name, class, driver, IOMMU group, relation (the PF of a VF, the VFs of a PF, the
-/// buses behind a bridge), owner (from the driver: quarantine for vfio, stubs and pciback, else the host), who
-/// holds references to it, capabilities. "-" is none, "?" is not recorded.
-///
-/// On a terminal the table is made to fit, and coloured unless NO_COLOR is set; into a pipe or file it is written
-/// whole and plain. The environment variable COLUMNS sets the width in any case. Warnings about the source go to
-/// stderr; with --json they are part of the output.
+/// What the columns mean.
+const HELP: &str = "\
+One line a function. RELATION: the physical function of a virtual one, how many of its virtual functions a
+physical one has, the buses behind a bridge. OWNER follows from the driver: quarantine for vfio, stubs and
+pciback, else the host. HELD BY: who holds references, so that a removal would be refused. \"-\" is none, \"?\" is
+not recorded; a column with nothing in it is left out.
+
+On a terminal the table is made to fit, and coloured unless NO_COLOR is set; into a pipe or a file it is written
+whole and plain. The environment variable COLUMNS sets the width in any case. What is wrong with the source is
+said on stderr; with --json it is part of the output.";
+
+/// The options of `list`.
 #[derive(clap::Args)]
+#[command(after_help = HELP)]
 pub(crate) struct Arguments {
     #[command(flatten)]
     source: Source,
