@@ -9,8 +9,15 @@ use super::table::{Align, Cell, Column, UNKNOWN};
 use super::text::{count, printable};
 use super::{capabilities, names};
 
-const LEFT: Column =
-    Column { title: "", short_title: "", align: Align::Left, comfort: 0, least: 0, rank: u8::MAX };
+const LEFT: Column = Column {
+    title: "",
+    short_title: "",
+    align: Align::Left,
+    comfort: 0,
+    least: 0,
+    rank: u8::MAX,
+    telling: false,
+};
 
 /// A width that no column has: it never gives way.
 const FIXED: usize = usize::MAX;
@@ -18,7 +25,7 @@ const FIXED: usize = usize::MAX;
 /// The columns, first to last.
 pub(super) const COLUMNS: &[Column] = &[
     Column { title: "ADDRESS", short_title: "ADDRESS", comfort: FIXED, least: 40, ..LEFT },
-    Column { title: "NAME", short_title: "NAME", comfort: 28, least: 13, rank: 9, ..LEFT },
+    Column { title: "NAME", short_title: "NAME", comfort: 28, least: 13, rank: 9, telling: true, ..LEFT },
     Column { title: "CLASS", short_title: "CLASS", comfort: 12, least: 8, rank: 7, ..LEFT },
     Column { title: "DRIVER", short_title: "DRIVER", comfort: FIXED, least: 8, rank: 6, ..LEFT },
     Column {

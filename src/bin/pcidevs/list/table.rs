@@ -1,7 +1,8 @@
 //! A table that fits a width: every row one line, every column aligned.
 //!
-//! Each cell has a full and a short form. A table with room uses the full forms; with less, long columns give way
-//! first, ending in an ellipsis; with still less the short forms are used, and at last whole columns are left out.
+//! Each cell has a full and a short form. A table with room uses the full forms, and its widest columns give way a
+//! little, ending in an ellipsis. With less room the short forms are used, last those of the columns that ask for
+//! it; at last whole columns are left out.
 //! A column with nothing known in any row is left out at any width.
 
 use std::fmt::Write as _;
@@ -18,6 +19,8 @@ pub(super) struct Column {
     pub(super) title: &'static str,
     pub(super) short_title: &'static str,
     pub(super) align: Align,
+    /// Stays in full form as long as it can.
+    pub(super) telling: bool,
     /// In full form it gets no narrower than this.
     pub(super) comfort: usize,
     /// It gets no narrower than this at all.
@@ -63,16 +66,24 @@ impl Cell {
     }
 }
 
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Clone, Copy)]
 enum Form {
     Full,
     Short,
 }
 
+/// Which columns are in which form.
+#[derive(Clone, Copy)]
+enum Stage {
+    AllFull,
+    TellingFull,
+    AllShort,
+}
+
 /// How the table is laid out.
 pub(super) struct Layout<'c> {
     columns: &'c [Column],
-    form: Form,
+    stage: Stage,
     /// By column; 0 for one that is left out.
     widths: Vec<usize>,
     gap: usize,
@@ -85,34 +96,37 @@ impl<'c> Layout<'c> {
         rows: impl Iterator<Item = &'r [Cell]> + Clone,
         room: Option<usize>,
     ) -> Self {
-        let mut full = Self::natural(columns, rows.clone(), Form::Full);
-        let Some(room) = room else { return full };
-        if full.narrow(room, |column| column.comfort) {
-            return full;
+        for stage in [Stage::AllFull, Stage::TellingFull] {
+            let mut layout = Self::natural(columns, rows.clone(), stage);
+            if room.is_none_or(|room| layout.narrow(room)) {
+                return layout;
+            }
         }
-        let mut short = Self::natural(columns, rows, Form::Short);
-        while !short.narrow(room, |column| column.least) {
-            if !short.leave_out_one() {
+        let mut layout = Self::natural(columns, rows, Stage::AllShort);
+        while room.is_some_and(|room| !layout.narrow(room)) {
+            if !layout.leave_out_one() {
                 break;
             }
         }
-        short
+        layout
     }
 
-    fn natural<'r>(columns: &'c [Column], rows: impl Iterator<Item = &'r [Cell]>, form: Form) -> Self {
+    /// Every column as wide as its widest cell.
+    fn natural<'r>(columns: &'c [Column], rows: impl Iterator<Item = &'r [Cell]>, stage: Stage) -> Self {
         let mut widths = vec![0; columns.len()];
         let mut known = vec![false; columns.len()];
         for row in rows {
-            for ((widest, known), cell) in widths.iter_mut().zip(&mut known).zip(row) {
-                let text = cell.text(form);
+            for (((widest, known), column), cell) in widths.iter_mut().zip(&mut known).zip(columns).zip(row) {
+                let text = cell.text(column.form(stage));
                 *widest = width(text).max(*widest);
                 *known |= !matches!(text, "" | UNKNOWN);
             }
         }
         for ((widest, known), column) in widths.iter_mut().zip(known).zip(columns) {
-            *widest = if known { width(column.title(form)).max(*widest) } else { 0 };
+            *widest = if known { width(column.title(stage)).max(*widest) } else { 0 };
         }
-        Self { columns, form, widths, gap: if form == Form::Full { 2 } else { 1 } }
+        let gap = if matches!(stage, Stage::AllFull) { 2 } else { 1 };
+        Self { columns, stage, widths, gap }
     }
 
     fn total(&self) -> usize {
@@ -121,11 +135,11 @@ impl<'c> Layout<'c> {
     }
 
     /// Takes from the widest column, one by one, until the table fits. False, with nothing changed, if it cannot.
-    fn narrow(&mut self, room: usize, least: fn(&Column) -> usize) -> bool {
+    fn narrow(&mut self, room: usize) -> bool {
         let mut widths = self.widths.clone();
         for _ in room..self.total().max(room) {
             let give_way = widths.iter_mut().zip(self.columns);
-            let give_way = give_way.filter(|(width, column)| **width > least(column).max(1));
+            let give_way = give_way.filter(|(width, column)| **width > column.least(self.stage));
             let Some((widest, _)) = give_way.max_by_key(|(width, _)| **width) else { return false };
             *widest -= 1;
         }
@@ -138,19 +152,15 @@ impl<'c> Layout<'c> {
         let shown = self.widths.iter_mut().zip(self.columns).filter(|(width, _)| **width > 0);
         let mut shown: Vec<_> = shown.collect();
         shown.sort_by_key(|(_, column)| column.rank);
-        match shown.first_mut() {
-            Some((width, _)) if self.columns.len() > 1 => {
-                **width = 0;
-                true
-            }
-            _ => false,
-        }
+        let [(width, _), _, ..] = shown.as_mut_slice() else { return false };
+        **width = 0;
+        true
     }
 
     /// The line of titles.
     pub(super) fn titles(&self, style: Style) -> String {
         let titles: Vec<_> =
-            self.columns.iter().map(|column| Cell::plain(column.title(self.form)).styled(style)).collect();
+            self.columns.iter().map(|column| Cell::plain(column.title(self.stage)).styled(style)).collect();
         self.line(&titles)
     }
 
@@ -162,7 +172,7 @@ impl<'c> Layout<'c> {
         let shown = cells.iter().zip(self.columns).zip(&self.widths).filter(|(_, width)| **width > 0);
         for (place, ((cell, column), &columns)) in shown.enumerate() {
             owed += if place > 0 { self.gap } else { 0 };
-            let text = shorten(cell.text(self.form), columns);
+            let text = shorten(cell.text(column.form(self.stage)), columns);
             let padding = columns - width(&text);
             if text.is_empty() {
                 owed += padding;
@@ -181,10 +191,25 @@ impl<'c> Layout<'c> {
 }
 
 impl Column {
-    fn title(&self, form: Form) -> &'static str {
-        match form {
+    fn form(&self, stage: Stage) -> Form {
+        match stage {
+            Stage::AllFull => Form::Full,
+            Stage::TellingFull if self.telling => Form::Full,
+            Stage::TellingFull | Stage::AllShort => Form::Short,
+        }
+    }
+
+    fn title(&self, stage: Stage) -> &'static str {
+        match self.form(stage) {
             Form::Full => self.title,
             Form::Short => self.short_title,
+        }
+    }
+
+    fn least(&self, stage: Stage) -> usize {
+        match self.form(stage) {
+            Form::Full => self.comfort,
+            Form::Short => self.least,
         }
     }
 }
