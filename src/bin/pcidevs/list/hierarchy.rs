@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use pcidevs::Sbdf;
-use pcidevs::address::{Bus, Segment};
+use pcidevs::address::Bus;
 use pcidevs::topology::{Function, Machine};
 
 use super::known::Known;
@@ -26,9 +26,9 @@ pub(super) struct Line<'m> {
     pub(super) node: Node<'m>,
 }
 
-/// The lines of one segment, from top to bottom.
-pub(super) fn lines<'m>(machine: &'m Machine, known: &Known, segment: Segment) -> Vec<Line<'m>> {
-    Forest::new(machine, known, segment).draw()
+/// The lines of one segment of the machine, from top to bottom.
+pub(super) fn lines<'m>(segment: &'m [Function], machine: &Machine, known: &Known) -> Vec<Line<'m>> {
+    Forest::new(segment, machine, known).draw()
 }
 
 struct Forest<'m> {
@@ -39,18 +39,17 @@ struct Forest<'m> {
 }
 
 impl<'m> Forest<'m> {
-    fn new(machine: &'m Machine, known: &Known, segment: Segment) -> Self {
+    fn new(segment: &'m [Function], machine: &Machine, known: &Known) -> Self {
         let mut forest = Self { roots: BTreeMap::new(), below: BTreeMap::new(), reached: BTreeSet::new() };
-        let here = || machine.functions.iter().filter(|function| function.address.segment() == segment);
         let mut roots = Vec::new();
-        for function in here() {
+        for function in segment {
             match parent(machine, known, function) {
                 Some(parent) => forest.below.entry(parent).or_default().push(function),
                 None => roots.push(function),
             }
         }
         // After the true roots, whatever they did not lead to.
-        for root in roots.into_iter().chain(here()) {
+        for root in roots.into_iter().chain(segment) {
             forest.add_root(root);
         }
         forest

@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 
 use anstyle::Style;
 use pcidevs::Sbdf;
-use pcidevs::address::Segment;
 use pcidevs::topology::{Function, Machine};
 
 use super::columns::{self, COLUMNS};
@@ -22,8 +21,7 @@ const HEADING: Style = Style::new().bold();
 pub(super) fn flat(machine: &Machine, name: &str, known: &Known, room: Option<usize>) -> String {
     let rows = Rows::new(machine, known);
     page(machine, name, known, room, |segment| {
-        let functions = machine.functions.iter().filter(|function| function.address.segment() == segment);
-        functions.map(|function| rows.row(function, "")).collect()
+        segment.iter().map(|function| rows.row(function, "")).collect()
     })
 }
 
@@ -31,7 +29,7 @@ pub(super) fn flat(machine: &Machine, name: &str, known: &Known, room: Option<us
 pub(super) fn tree(machine: &Machine, name: &str, known: &Known, room: Option<usize>) -> String {
     let rows = Rows::new(machine, known);
     page(machine, name, known, room, |segment| {
-        let lines = hierarchy::lines(machine, known, segment).into_iter();
+        let lines = hierarchy::lines(segment, machine, known).into_iter();
         let row = |line: hierarchy::Line<'_>| match line.node {
             Node::RootBus(bus) => vec![Cell::plain(format!("bus {bus}")).styled(HEADING)],
             Node::Function(function) => rows.row(function, &line.branches),
@@ -69,21 +67,24 @@ fn page(
     name: &str,
     known: &Known,
     room: Option<usize>,
-    rows: impl Fn(Segment) -> Vec<Vec<Cell>>,
+    rows: impl Fn(&[Function]) -> Vec<Vec<Cell>>,
 ) -> String {
-    let segments: Vec<_> = machine.segments().into_iter().map(|segment| (segment, rows(segment))).collect();
+    let same_segment = |one: &Function, next: &Function| one.address.segment() == next.address.segment();
+    let segments = machine.functions.chunk_by(same_segment);
+    let segments: Vec<_> = segments.map(|segment| (segment, rows(segment))).collect();
     let all = segments.iter().flat_map(|(_, rows)| rows.iter().map(Vec::as_slice));
     let layout = Layout::fit(COLUMNS, all, room);
     let title = summary::title(machine, name);
     let title = shorten(&title, room.unwrap_or(usize::MAX));
     let mut lines = vec![styled(HEADING, &title), String::new(), layout.titles(columns::TITLES)];
     for (place, (segment, rows)) in segments.iter().enumerate() {
-        let functions = machine.functions.iter().filter(|function| function.address.segment() == *segment);
-        let heading = format!("segment {segment}: {}", count(functions.count(), "function"));
         if place > 0 {
             lines.push(String::new());
         }
-        lines.push(styled(HEADING, &heading));
+        lines.extend(segment.first().map(|first| {
+            let functions = count(segment.len(), "function");
+            styled(HEADING, &format!("segment {}: {functions}", first.address.segment()))
+        }));
         lines.extend(rows.iter().map(|row| layout.line(row)));
     }
     lines.push(String::new());
