@@ -1,6 +1,7 @@
 //! Where a machine is read from: the file or folder named, the live host, or the bundled recording.
 
 use std::fmt::Display;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -50,6 +51,7 @@ fn live_or_bundled() -> Result<Named, ExitCode> {
 
 /// Says on stderr why the command cannot go on.
 pub(crate) fn fail(error: &dyn Display) -> ExitCode {
-    eprintln!("pcidevs: {error}");
+    // Nobody may be listening: then the exit status has to do.
+    let _ = writeln!(std::io::stderr(), "pcidevs: {error}");
     ExitCode::from(CANNOT_BEGIN)
 }
