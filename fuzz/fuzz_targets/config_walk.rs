@@ -4,8 +4,8 @@
 use libfuzzer_sys::fuzz_target;
 use pcidevs::Sbdf;
 use pcidevs::device::{
-    BridgeKind, BridgeMap, BusRange, Capabilities, ConfigSpace, Express, ExtendedCapabilities, Header, SrIov, Stride,
-    real_function, requester_ids,
+    BridgeKind, BridgeMap, BusRange, Capabilities, ConfigSpace, Express, ExtendedCapabilities, Header, SrIov,
+    Stride, real_function, requester_ids,
 };
 
 fuzz_target!(|input: (u32, &[u8])| {
@@ -15,7 +15,9 @@ fuzz_target!(|input: (u32, &[u8])| {
     let _ = (Header::read(config), Express::read(config));
 
     let capabilities = Capabilities::read(config).found;
-    assert!(capabilities.len() <= 48 && capabilities.iter().all(|it| it.offset >= 0x40 && it.offset % 4 == 0));
+    assert!(
+        capabilities.len() <= 48 && capabilities.iter().all(|it| it.offset >= 0x40 && it.offset % 4 == 0)
+    );
     let extended = ExtendedCapabilities::read(config).found;
     assert!(extended.len() <= 960 && extended.iter().all(|it| it.offset >= 0x100 && it.offset % 4 == 0));
 

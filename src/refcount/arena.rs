@@ -34,7 +34,7 @@ pub(crate) enum Occupied {
     Closing,
 }
 
-/// Why [`Arena::prepare`] gave nothing.
+/// Why `prepare` gave nothing.
 #[derive(Debug)]
 pub(crate) enum CannotPrepare {
     Occupied(Occupied),

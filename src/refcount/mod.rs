@@ -8,7 +8,7 @@
 //!   one read-modify-write on it. Read this first.
 //! - [`slot`]: the type-stable memory in which the devices of one address live one after the other, their lock
 //!   and their names. What a thread may touch when.
-//! - [`reference`]: the handles. A use keeps the device from being removed, a named use says by whom, a weak
+//! - [`mod@reference`]: the handles. A use keeps the device from being removed, a named use says by whom, a weak
 //!   one only remembers which device was meant.
 //! - [`locked`]: the default access: the device's own lock and no count.
 //! - [`table`], [`chunk`], [`arena`]: finding a slot with loads only, and what keeps its memory.
