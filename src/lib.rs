@@ -1,4 +1,22 @@
 //! The PCI device-lifecycle core for Rust hypervisors and VMMs.
+//!
+//! Whoever uses a device holds a *reference*. Exactly one party *owns* it. Moving it is all or nothing. Taking it
+//! away is *exact*: `Ok` means nobody can reach that function any more; otherwise `Busy` says who still can.
+//!
+//! Begin with [`Registry`]. A vCPU thread uses [`Domain::lock`], a long-lived user [`Registry::hold`], a list or
+//! a dump [`Weak`] handles, and whoever unplugs devices [`Registry::remove_device`],
+//! [`Registry::begin_removal`] or [`Registry::report_gone`]. A hypervisor without `std` brings its lock as a
+//! [`RawLock`].
+//!
+//! The layers, each importing only from those above it in this list:
+//!
+//! | module | what |
+//! |---|---|
+//! | [`address`], [`sync`], `memory` | addresses; locks, atomics and the places where they can be weakened; allocation that can fail |
+//! | `refcount` | the reference protocol: knows addresses, not PCI |
+//! | `registry` | owners, lists, guests, add, remove, moves: safe code on the protocol |
+//! | [`device`] | what configuration bytes say |
+//! | `topology` (`std`) | reading machines |
 #![cfg_attr(not(feature = "std"), no_std)]
 #![deny(unsafe_code)]
 
@@ -26,3 +44,8 @@ pub use sync::RawLock;
 pub mod modelled {
     pub use crate::memory::Shared;
 }
+
+/// The README's examples are tests.
+#[cfg(all(doctest, feature = "std"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -72,7 +72,7 @@ pub enum ReadError {
     /// The source is in order and describes no PCI function.
     #[error("{} holds no PCI functions; expected at least one", .0.display())]
     NoFunctions(PathBuf),
-    /// The live host has no PCI, or shows none. The [bundled machine](Machine::bundled) can stand in.
+    /// The live host has no PCI, or shows none. The bundled machine can stand in.
     #[error("this host shows no PCI functions in /sys")]
     NoPciHere,
 }
