@@ -26,8 +26,17 @@ fn l7_assign_and_remove() {
             let registry = registry.clone();
             thread::spawn(move || registry.remove_device(ONE))
         };
+        let vcpu = {
+            let guest = guest.clone();
+            thread::spawn(move || {
+                if let Ok(device) = guest.lock(ONE) {
+                    assert_eq!(device.register, 1, "owned, so not removed");
+                }
+            })
+        };
         let assigned = registry.move_devices(&[Member::at(ONE, ONE)], Owner::Guest(GUEST));
         let removed = remover.join().unwrap();
+        vcpu.join().unwrap();
         assert_ne!(assigned.is_ok(), removed.is_ok(), "{assigned:?} {removed:?}");
         assert_eq!(guest.lock(ONE).is_ok(), assigned.is_ok());
         assert_eq!(guest.devices().expect("memory").len(), usize::from(assigned.is_ok()));
@@ -84,6 +93,10 @@ fn l8_access_by_the_old_owner_and_deassign() {
         let registry = two_devices(&destroyed);
         registry.move_devices(&SET, Owner::Guest(GUEST)).expect("assigned");
         let guest = registry.domain(GUEST).expect("exists");
+        let other = {
+            let guest = guest.clone();
+            thread::spawn(move || drop(guest.lock(ONE)))
+        };
         let vcpu = thread::spawn(move || {
             if let Ok(device) = guest.lock(ONE) {
                 assert_eq!(device.register, 1);
@@ -92,6 +105,7 @@ fn l8_access_by_the_old_owner_and_deassign() {
         });
         registry.move_devices(&[ONE.into()], Owner::Host).expect("deassigned");
         let guest = vcpu.join().unwrap();
+        other.join().unwrap();
         assert!(guest.lock(ONE).is_err(), "no longer the guest's");
         assert!(guest.lock(TWO).is_ok());
     });
@@ -106,8 +120,13 @@ fn l20_overlapping_sets() {
             let registry = registry.clone();
             thread::spawn(move || registry.move_devices(&[TWO.into(), ONE.into()], Owner::Quarantine))
         };
+        let lister = {
+            let guest = registry.domain(GUEST).expect("exists");
+            thread::spawn(move || assert_ne!(guest.devices().expect("memory").len(), 1))
+        };
         let mine = registry.move_devices(&SET, Owner::Guest(GUEST));
         let others = other.join().unwrap();
+        lister.join().unwrap();
         assert!(mine.is_ok() || others.is_ok(), "one winner at least: {mine:?} {others:?}");
         for lost in [mine, others].into_iter().filter_map(Result::err) {
             assert!(matches!(lost, MoveError::Busy(..)), "{lost}");

@@ -9,18 +9,18 @@ use pcidevs_loom::{Destroyed, GUEST, ONE, explore, one_device};
 
 #[test]
 fn l13_begin_removal_and_cancel_and_get() {
-    explore(None, || {
+    explore(Some(5), || {
         let destroyed = Destroyed::none();
         let registry = Arc::new(one_device(&destroyed));
-        let getter = {
+        let getters = [(); 2].map(|()| {
             let registry = registry.clone();
             thread::spawn(move || drop(registry.get(ONE)))
-        };
+        });
         let ticket = registry.begin_removal(ONE).expect("begun");
         assert!(registry.get(ONE).is_none(), "refused while it is pending");
         ticket.cancel().expect("nobody reported it gone");
         assert!(registry.get(ONE).is_some(), "and again afterwards");
-        getter.join().unwrap();
+        getters.map(|getter| getter.join().unwrap());
         registry.remove_device(ONE).expect("unused");
         assert_eq!(destroyed.count(), 1);
     });
@@ -80,14 +80,17 @@ fn l19_report_gone_and_ticket_completing_and_cancel() {
         explore(None, move || {
             let destroyed = Destroyed::none();
             let registry = Arc::new(one_device(&destroyed));
+            let weak = registry.get(ONE).expect("live").downgrade();
             let mut ticket = registry.begin_removal(ONE).expect("begun");
             let reporter = {
                 let registry = registry.clone();
                 thread::spawn(move || registry.report_gone(ONE).is_ok())
             };
+            let observer = thread::spawn(move || drop(weak.upgrade()));
             let ended =
                 if cancel { ticket.cancel() } else { ticket.try_complete().map(|done| assert!(done)) };
             let gone = reporter.join().unwrap();
+            observer.join().unwrap();
             match ended {
                 Err(TicketError::Gone) => assert!(gone),
                 Ok(()) if cancel => assert!(gone, "given back, then gone"),
