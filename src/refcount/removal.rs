@@ -2,8 +2,9 @@
 
 use core::task::Waker;
 
+use super::ending::Closed;
 use super::reference::WeakRef;
-use super::slot::{Closed, Slot, WouldDeadlock};
+use super::slot::{Slot, WouldDeadlock};
 use super::word::State;
 use crate::memory::NoMemory;
 use crate::sync::{RawLock, Site, weakened};

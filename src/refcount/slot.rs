@@ -22,7 +22,7 @@ use core::ptr::NonNull;
 use super::arena::Arena;
 use super::names::{Names, OnGone, Token};
 use super::reference::{NamedRef, Ref};
-use super::word::{AfterPut, Seen, State, Word};
+use super::word::{AfterPut, Seen, Word};
 use super::{Busy, Holder, Locked};
 use crate::Sbdf;
 use crate::address::{Bus, DevFn, Segment};
@@ -220,7 +220,7 @@ impl<T, L: RawLock> Slot<T, L> {
         unsafe { self.lock.unlock() }
     }
 
-    fn locked_here(&self) -> bool {
+    pub(super) fn locked_here(&self) -> bool {
         self.lock_holder.load(Ordering::Relaxed) == L::current().get()
     }
 
@@ -231,7 +231,7 @@ impl<T, L: RawLock> Slot<T, L> {
     }
 
     /// Runs `step` under the device lock, whatever the state of the device.
-    fn under_lock<R>(&self, step: impl FnOnce() -> R) -> Result<R, WouldDeadlock> {
+    pub(super) fn under_lock<R>(&self, step: impl FnOnce() -> R) -> Result<R, WouldDeadlock> {
         self.lock_raw()?;
         let result = step();
         // SAFETY: taken two lines above, on this thread.
@@ -251,7 +251,7 @@ impl<T, L: RawLock> Slot<T, L> {
     // ---- names
 
     #[inline]
-    fn with_names<R>(&self, step: impl FnOnce(&mut Option<Box<Names>>) -> R) -> R {
+    pub(super) fn with_names<R>(&self, step: impl FnOnce(&mut Option<Box<Names>>) -> R) -> R {
         struct Unlock<'a, L: RawLock>(&'a L);
         impl<L: RawLock> Drop for Unlock<'_, L> {
             fn drop(&mut self) {
@@ -317,144 +317,6 @@ impl<T, L: RawLock> Slot<T, L> {
         let named = u32::try_from(names).unwrap_or(u32::MAX);
         let truncated = holders.len() < names;
         (uses > 0).then(|| Busy { uses, unnamed: uses.saturating_sub(named), holders, truncated })
-    }
-
-    // ---- the end of a device
-
-    /// Closes the device if `permit` allows it and nobody uses it: from the return on, no handle exists and
-    /// none can be made. `permit` looks at the device under its lock, in the instant of closing.
-    pub(crate) fn close(&self, permit: impl Fn(&T) -> bool) -> Result<Closed<'_, T, L>, CloseRefused> {
-        loop {
-            let closed = self.close_once(|| {
-                let permitted = self.word.look(Site::LockedAcquire).state() != State::Live || {
-                    let value = self.value.get_mut();
-                    // SAFETY: under the device lock and LIVE: the value is there, and this thread's.
-                    permit(unsafe { value.deref().assume_init_ref() })
-                };
-                permitted.then(|| self.word.close())
-            })?;
-            let seen = match closed {
-                None => return Err(CloseRefused::NotPermitted),
-                Some(Ok(_)) => return Ok(Closed(self)),
-                Some(Err(seen)) => seen,
-            };
-            match seen.state() {
-                State::Closed if seen.is_vacant() => return Err(CloseRefused::Absent),
-                // Being torn down by another thread: as good as removed, but its address is not free yet.
-                State::Closed => return Err(CloseRefused::Closing),
-                State::Gone => return Err(CloseRefused::Gone),
-                State::Removing => return Err(CloseRefused::Removing { uses: seen.references() - 1 }),
-                State::Live => {
-                    if let Some(busy) = self.busy() {
-                        return Err(CloseRefused::Busy(busy));
-                    }
-                    // The last use went while the names were read: it can be closed now.
-                }
-            }
-        }
-    }
-
-    /// Closing happens under the device lock, for that instant only: a locked access is either over, or will
-    /// find the device closed.
-    pub(super) fn close_once<R>(&self, close: impl FnOnce() -> R) -> Result<R, WouldDeadlock> {
-        if weakened(Site::CloseUnderLock) { Ok(close()) } else { self.under_lock(close) }
-    }
-
-    /// The hardware is gone: no new use, no new access. The caller owns the creation reference now and gives
-    /// it back through [`Departure::finish`].
-    pub(crate) fn gone(&self) -> Result<Option<Departure<'_, T, L>>, WouldDeadlock> {
-        if self.locked_here() {
-            return Err(WouldDeadlock);
-        }
-        Ok(self.word.gone().ok().map(|_| Departure { slot: self }))
-    }
-}
-
-/// Why a device could not be closed.
-#[derive(Debug)]
-pub(crate) enum CloseRefused {
-    NotPermitted,
-    Absent,
-    Gone,
-    Closing,
-    Removing { uses: u32 },
-    Busy(Busy),
-    WouldDeadlock,
-}
-
-impl From<WouldDeadlock> for CloseRefused {
-    fn from(_: WouldDeadlock) -> Self {
-        Self::WouldDeadlock
-    }
-}
-
-/// A device that this thread has closed: nobody else reaches it. Dropping this runs the destructor and frees
-/// the address.
-#[must_use]
-pub(crate) struct Closed<'a, T, L: RawLock>(pub(super) &'a Slot<T, L>);
-
-impl<T, L: RawLock> Closed<'_, T, L> {
-    pub(crate) fn slot(&self) -> &Slot<T, L> {
-        self.0
-    }
-
-    /// The device, for its teardown.
-    pub(crate) fn value<R>(&mut self, teardown: impl FnOnce(&mut T) -> R) -> R {
-        let value = self.0.value.get_mut();
-        // SAFETY: this thread closed the device, so it alone reaches the value, which is still there.
-        teardown(unsafe { value.deref().assume_init_mut() })
-    }
-}
-
-impl<T, L: RawLock> Drop for Closed<'_, T, L> {
-    fn drop(&mut self) {
-        // SAFETY: a `Closed` is made once, by whoever closed the device.
-        unsafe { Slot::destroy(NonNull::from(self.0)) }
-    }
-}
-
-/// A device whose disappearance this thread reports. Its steps are those of `report_gone`, in order.
-#[must_use]
-pub(crate) struct Departure<'a, T, L: RawLock> {
-    slot: &'a Slot<T, L>,
-}
-
-impl<T, L: RawLock> Departure<'_, T, L> {
-    /// Waits until the accesses that were under way are over, and lets `settle` at the device's own state
-    /// while the lock is held. Later accesses find the device gone.
-    pub(crate) fn drain<R>(&self, settle: impl FnOnce(&mut T) -> R) -> Result<R, WouldDeadlock> {
-        let slot = self.slot;
-        let settle = || {
-            let value = slot.value.get_mut();
-            // SAFETY: GONE keeps everyone else from the value; the creation reference, which this departure
-            // owns, keeps it from being destroyed.
-            settle(unsafe { value.deref().assume_init_mut() })
-        };
-        if weakened(Site::GoneDrains) { Ok(settle()) } else { slot.under_lock(settle) }
-    }
-
-    /// Tells the holders that asked for it, wakes the ticket, and puts the creation reference. If that was the
-    /// last one the destructor runs here. A callback that panics does not keep the rest from being done.
-    pub(crate) fn finish(self) {
-        struct PutCreation<'a, T, L: RawLock>(&'a Slot<T, L>);
-
-        impl<T, L: RawLock> Drop for PutCreation<'_, T, L> {
-            fn drop(&mut self) {
-                let slot = NonNull::from(self.0);
-                L::waiters().wake(slot.addr().get());
-                // SAFETY: the creation reference belongs to whoever set GONE, and is put here, once.
-                unsafe { Slot::put(slot) };
-            }
-        }
-
-        let PutCreation(slot) = &PutCreation(self.slot);
-        let mut next = Token::FIRST;
-        while let Some((token, holder, call)) =
-            slot.with_names(|names| names.as_ref().and_then(|names| names.to_tell(next)))
-        {
-            call(slot.address(), holder);
-            next = token.next();
-        }
     }
 }
 

@@ -21,11 +21,13 @@
 mod add;
 mod binding;
 mod domain;
+mod gone;
 mod handle;
 mod moves;
 mod remove;
 mod snapshot;
 mod status;
+mod ticket;
 
 use alloc::vec::Vec;
 use core::fmt;
@@ -33,11 +35,13 @@ use core::fmt;
 pub use add::{AddError, AddRefused};
 pub use binding::Owner;
 pub use domain::Domain;
+pub use gone::GoneError;
 pub use handle::{AccessError, Handle, Hold, Locked, Weak};
 pub use moves::{Member, MoveError};
-pub use remove::{GoneError, RemovalTicket, RemoveError, TicketError};
+pub use remove::RemoveError;
 pub use snapshot::{Devices, Listed};
 pub use status::{Phase, Status};
+pub use ticket::{RemovalTicket, TicketError};
 
 use crate::Sbdf;
 use crate::memory::{NoMemory, Shared};
@@ -145,7 +149,7 @@ impl<D, L: RawLock> Registry<D, L> {
 
     /// Refuses new uses of the device and waits, through the ticket, for the last one to go.
     pub fn begin_removal(&self, address: Sbdf) -> Result<RemovalTicket<D, L>, RemoveError> {
-        remove::begin(&self.core, address)
+        ticket::begin(&self.core, address)
     }
 
     /// The hardware is gone already: no new use, no access, off every list at once; the object is freed at its
@@ -154,7 +158,7 @@ impl<D, L: RawLock> Registry<D, L> {
     /// If a guest had the device, the guest's slot stays taken and reads ones until
     /// [`Domain::acknowledge_gone`].
     pub fn report_gone(&self, address: Sbdf) -> Result<(), GoneError> {
-        remove::report_gone(&self.core, address)
+        gone::report_gone(&self.core, address)
     }
 
     /// Moves a set of devices to another owner: all at one instant, or none.
@@ -223,7 +227,7 @@ impl<D, L: RawLock> Drop for Registry<D, L> {
                 Ok(closed) => remove::tear_down(&self.core, closed),
                 // Used, or in removal: gone, as far as its users are concerned. If this very thread is inside
                 // the device (through a domain handle) the object is leaked rather than waited for.
-                Err(_) => drop(remove::depart(&self.core, slot)),
+                Err(_) => drop(gone::depart(&self.core, slot)),
             }
         }
     }

@@ -1,0 +1,165 @@
+//! Removal that waits for the last use.
+
+use core::future::Future;
+use core::pin::Pin;
+use core::task::{Context, Poll, Waker};
+
+use super::Core;
+use super::binding::{Place, Record};
+use super::remove::{RemoveError, in_removal, tear_down};
+use crate::Sbdf;
+use crate::memory::{NoMemory, Shared};
+use crate::refcount::{BeginRefused, Busy, Progress, Removal, State, WouldDeadlock};
+use crate::sync::{RawLock, with_default_lock};
+
+pub(super) fn begin<D, L: RawLock>(
+    core: &Shared<Core<D, L>>,
+    address: Sbdf,
+) -> Result<RemovalTicket<D, L>, RemoveError> {
+    let slot = core.arena.find(address).ok_or(RemoveError::NotFound(address))?;
+    let device = slot.lock()?.ok_or(RemoveError::NotFound(address))?;
+    if device.binding.place() == Place::Hidden {
+        return Err(RemoveError::Denied);
+    }
+    let removal = slot.begin_removal();
+    drop(device);
+    match removal {
+        Ok(removal) => Ok(RemovalTicket { core: core.clone(), address, removal: Some(removal) }),
+        Err(BeginRefused::NoMemory) => Err(NoMemory.into()),
+        Err(BeginRefused::State(State::Removing)) => Err(in_removal(slot.busy().map_or(0, |busy| busy.uses))),
+        Err(BeginRefused::State(_)) => Err(RemoveError::NotFound(address)),
+    }
+}
+
+with_default_lock! {
+    /// A removal that was asked for and waits for the last use to go.
+    ///
+    /// New uses of the device are refused while the ticket exists; locked access, so that a guest can quiesce what
+    /// it is losing, goes on, and so does moving it away from its guest (to quarantine, never to a host driver).
+    /// Dropping or cancelling the ticket gives the device back exactly as it was. A leaked ticket (`mem::forget`)
+    /// leaves it in removal until it is reported gone.
+    ///
+    /// A ticket is a future. Without an executor, [`try_complete`](Self::try_complete) polls it and, under `std`,
+    /// [`wait`](Self::wait) blocks. Whoever drives it runs the teardown; a put never does (R4, R9).
+    ///
+    /// ```
+    /// use pcidevs::{Registry, Sbdf};
+    /// let registry: Registry<()> = Registry::new()?;
+    /// let address: Sbdf = "3a:00.0".parse()?;
+    /// registry.add(address, ())?;
+    /// let user = registry.get(address).ok_or("just added")?;
+    ///
+    /// let mut ticket = registry.begin_removal(address)?;
+    /// assert!(registry.get(address).is_none(), "no new uses");
+    /// assert!(!ticket.try_complete()?, "one is left");
+    /// drop(user);
+    /// assert!(ticket.try_complete()?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub struct RemovalTicket<D; L> {
+        core: Shared<Core<D, L>>,
+        address: Sbdf,
+        /// `None` once it has completed or resolved.
+        removal: Option<Removal<Record<D>, L>>,
+    }
+}
+
+/// How a ticket ended without removing the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TicketError {
+    /// The device was reported gone meanwhile: it has left, and is freed at its last put (ENODEV).
+    #[error("the device was reported gone while its removal was pending")]
+    Gone,
+    /// The ticket has given its answer before.
+    #[error("this removal is over")]
+    Over,
+    /// The calling thread holds the device's lock; the removal is still pending (EDEADLK).
+    #[error(transparent)]
+    WouldDeadlock(#[from] WouldDeadlock),
+    /// The deadline passed; the removal is still pending (ETIMEDOUT).
+    #[error("the device is still in use at the deadline: wait on, or cancel")]
+    TimedOut,
+}
+
+impl<D, L: RawLock> RemovalTicket<D, L> {
+    /// The address of the device to be removed.
+    pub fn address(&self) -> Sbdf {
+        self.address
+    }
+
+    /// Who still uses the device; `None` if nobody does, or the ticket is over.
+    pub fn busy(&self) -> Option<Busy> {
+        self.removal.as_ref().and_then(|removal| removal.slot().busy())
+    }
+
+    /// Completes the removal if no use is left: `true` after the teardown, `false` if it is still pending.
+    pub fn try_complete(&mut self) -> Result<bool, TicketError> {
+        match self.advance(None) {
+            Poll::Ready(result) => result.map(|()| true),
+            Poll::Pending => Ok(false),
+        }
+    }
+
+    fn advance(&mut self, waker: Option<&Waker>) -> Poll<Result<(), TicketError>> {
+        let removal = self.removal.as_mut().ok_or(TicketError::Over)?;
+        let result = match removal.poll(waker) {
+            Err(WouldDeadlock) => return Poll::Ready(Err(WouldDeadlock.into())),
+            Ok(Progress::Pending) => return Poll::Pending,
+            Ok(Progress::Gone) => Err(TicketError::Gone),
+            Ok(Progress::Closed(closed)) => {
+                tear_down(&self.core, closed);
+                Ok(())
+            }
+        };
+        self.removal = None;
+        Poll::Ready(result)
+    }
+
+    /// Gives the device back exactly as it was.
+    pub fn cancel(mut self) -> Result<(), TicketError> {
+        let removal = self.removal.take().ok_or(TicketError::Over)?;
+        if removal.cancel() { Ok(()) } else { Err(TicketError::Gone) }
+    }
+
+    /// Blocks until the last use is put and completes the removal on this thread, or gives up at `deadline`
+    /// and leaves it pending; `None` waits for ever.
+    #[cfg(all(feature = "std", not(loom)))]
+    pub fn wait(&mut self, deadline: Option<std::time::Instant>) -> Result<(), TicketError> {
+        struct Unpark(std::thread::Thread);
+
+        impl alloc::task::Wake for Unpark {
+            fn wake(self: alloc::sync::Arc<Self>) {
+                self.0.unpark();
+            }
+        }
+
+        let waker = Waker::from(alloc::sync::Arc::new(Unpark(std::thread::current())));
+        loop {
+            if let Poll::Ready(result) = self.advance(Some(&waker)) {
+                return result;
+            }
+            match deadline.map(|deadline| deadline.saturating_duration_since(std::time::Instant::now())) {
+                None => std::thread::park(),
+                Some(left) if left.is_zero() => return Err(TicketError::TimedOut),
+                Some(left) => std::thread::park_timeout(left),
+            }
+        }
+    }
+}
+
+impl<D, L: RawLock> Future for RemovalTicket<D, L> {
+    type Output = Result<(), TicketError>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        self.get_mut().advance(Some(context.waker()))
+    }
+}
+
+impl<D, L: RawLock> Unpin for RemovalTicket<D, L> {}
+
+impl<D, L: RawLock> core::fmt::Debug for RemovalTicket<D, L> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_tuple("RemovalTicket").field(&format_args!("{}", self.address)).finish()
+    }
+}
