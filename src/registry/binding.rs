@@ -33,22 +33,37 @@ impl fmt::Display for Owner {
     }
 }
 
+/// A guest in one life of its number. Numbers are given again when a guest is gone; a handle of the old guest
+/// must not reach the new one's devices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Guest {
+    pub(super) id: DomainId,
+    pub(super) life: u32,
+}
+
 /// An owner, and where the owner sees the device if it is a guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Place {
     Host,
     Quarantine,
     Hidden,
-    Guest(DomainId, Sbdf),
+    Guest(Guest, Sbdf),
 }
 
 impl Place {
+    pub(super) fn guest_address(self) -> Option<Sbdf> {
+        match self {
+            Self::Guest(_, at) => Some(at),
+            _ => None,
+        }
+    }
+
     pub(super) fn owner(self) -> Owner {
         match self {
             Self::Host => Owner::Host,
             Self::Quarantine => Owner::Quarantine,
             Self::Hidden => Owner::Hidden,
-            Self::Guest(id, _) => Owner::Guest(id),
+            Self::Guest(guest, _) => Owner::Guest(guest.id),
         }
     }
 }
@@ -85,7 +100,7 @@ pub(super) enum Binding {
     Host,
     Quarantine,
     Hidden,
-    Guest { bus: Bus, devfn: DevFn, segment: Segment, id: DomainId },
+    Guest { bus: Bus, devfn: DevFn, segment: Segment, guest: Guest },
     Moving { member: u32, moves: Shared<Move> },
 }
 
@@ -95,8 +110,8 @@ impl Binding {
             Place::Host => Self::Host,
             Place::Quarantine => Self::Quarantine,
             Place::Hidden => Self::Hidden,
-            Place::Guest(id, at) => {
-                Self::Guest { bus: at.bus(), devfn: at.devfn(), segment: at.segment(), id }
+            Place::Guest(guest, at) => {
+                Self::Guest { bus: at.bus(), devfn: at.devfn(), segment: at.segment(), guest }
             }
         }
     }
@@ -107,7 +122,9 @@ impl Binding {
             Self::Host => Place::Host,
             Self::Quarantine => Place::Quarantine,
             Self::Hidden => Place::Hidden,
-            Self::Guest { bus, devfn, segment, id } => Place::Guest(*id, Sbdf::new(*segment, *bus, *devfn)),
+            Self::Guest { bus, devfn, segment, guest } => {
+                Place::Guest(*guest, Sbdf::new(*segment, *bus, *devfn))
+            }
             // A binding is made with its move and the place in it; should that ever be wrong, the device is
             // nobody's rather than somebody else's.
             Self::Moving { member, moves } => moves.place(*member).unwrap_or(Place::Hidden),
@@ -116,10 +133,10 @@ impl Binding {
 
     /// Whether this guest sees the device at this address.
     #[inline]
-    pub(super) fn is_guest(&self, domain: DomainId, at: Sbdf) -> bool {
+    pub(super) fn is_guest(&self, domain: Guest, at: Sbdf) -> bool {
         match self {
-            Self::Guest { bus, devfn, segment, id } => {
-                *id == domain && Sbdf::new(*segment, *bus, *devfn) == at
+            Self::Guest { bus, devfn, segment, guest } => {
+                *guest == domain && Sbdf::new(*segment, *bus, *devfn) == at
             }
             Self::Moving { .. } => self.resolves_to(Place::Guest(domain, at)),
             _ => false,
@@ -133,7 +150,7 @@ impl Binding {
     }
 
     /// Whether this guest sees the device at this address, or did before, or will after the move under way.
-    pub(super) fn concerns(&self, domain: DomainId, at: Sbdf) -> bool {
+    pub(super) fn concerns(&self, domain: Guest, at: Sbdf) -> bool {
         let there = Place::Guest(domain, at);
         match self {
             Self::Moving { member, moves } => {

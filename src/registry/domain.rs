@@ -3,7 +3,7 @@
 use core::fmt;
 
 use super::AccessError;
-use super::binding::{Owner, Record};
+use super::binding::{Guest, Owner, Place, Record};
 use super::handle::Locked;
 use super::moves::is_claimed;
 use super::snapshot::Devices;
@@ -19,6 +19,8 @@ const PLACES: u32 = 256 * 32;
 /// One owner: its list, and for a guest its addresses.
 pub(super) struct DomainState<D, L: RawLock> {
     pub(super) owner: Owner,
+    /// Which life of its number a guest is; see [`Guest`].
+    life: u32,
     pub(super) members: Lock<Members<D, L>, L>,
     /// Written under the lock of `members`.
     pub(super) directory: Directory<Record<D>, L>,
@@ -33,12 +35,25 @@ pub(super) struct Members<D, L: RawLock> {
     pub(super) closed: bool,
     /// No guest address below this one is free, counted in devices.
     lowest_free: u32,
+    /// How often a guest address has been freed.
+    freed: u64,
 }
 
 impl<D, L: RawLock> DomainState<D, L> {
-    pub(super) fn new(owner: Owner, arena: &Shared<Arena<Record<D>, L>>) -> Self {
-        let members = Members { list: List::new(arena.clone()), promised: 0, closed: false, lowest_free: 0 };
-        Self { owner, members: Lock::new(members), directory: Directory::new(arena.clone()) }
+    pub(super) fn new(owner: Owner, life: u32, arena: &Shared<Arena<Record<D>, L>>) -> Self {
+        let list = List::new(arena.clone());
+        let members = Members { list, promised: 0, closed: false, lowest_free: 0, freed: 0 };
+        Self { owner, life, members: Lock::new(members), directory: Directory::new(arena.clone()) }
+    }
+
+    /// This owner as a place; a guest sees the device at `at`.
+    pub(super) fn place(&self, at: Sbdf) -> Place {
+        match self.owner {
+            Owner::Host => Place::Host,
+            Owner::Quarantine => Place::Quarantine,
+            Owner::Hidden => Place::Hidden,
+            Owner::Guest(id) => Place::Guest(Guest { id, life: self.life }, at),
+        }
     }
 
     /// Finds a free guest address, or checks the one asked for, and points it at the slot.
@@ -67,6 +82,7 @@ impl<D, L: RawLock> DomainState<D, L> {
     /// Frees a guest address if it points at this slot.
     pub(super) fn vacate(&self, members: &mut Members<D, L>, at: Sbdf, slot: &Slot<Record<D>, L>) {
         self.directory.clear(at, slot);
+        members.freed += 1;
         if at.segment().number() == 0 && at.function() == 0 {
             let place = u32::from(at.bus().number()) * 32 + u32::from(at.device());
             members.lowest_free = members.lowest_free.min(place);
@@ -129,18 +145,19 @@ with_default_lock! {
     /// ```
     pub struct Domain<D; L> {
         state: Shared<DomainState<D, L>>,
-        id: DomainId,
+        guest: Guest,
     }
 }
 
 impl<D, L: RawLock> Domain<D, L> {
     pub(super) fn new(state: Shared<DomainState<D, L>>, id: DomainId) -> Self {
-        Self { state, id }
+        let guest = Guest { id, life: state.life };
+        Self { state, guest }
     }
 
     /// The guest's name.
     pub fn id(&self) -> DomainId {
-        self.id
+        self.guest.id
     }
 
     /// Locked access to the device that this guest sees at this address (R6): no count, one lock pair.
@@ -156,7 +173,7 @@ impl<D, L: RawLock> Domain<D, L> {
     pub fn lock(&self, at: Sbdf) -> Result<Locked<'_, D, L>, AccessError> {
         let slot = self.state.directory.find(at).ok_or(AccessError::NotFound)?;
         let locked = slot.lock()?.ok_or(AccessError::NotFound)?;
-        if !locked.binding.is_guest(self.id, at) && !weakened(Site::AccessChecksOwner) {
+        if !locked.binding.is_guest(self.guest, at) && !weakened(Site::AccessChecksOwner) {
             return Err(AccessError::NotFound);
         }
         Ok(Locked::new(locked))
@@ -172,28 +189,35 @@ impl<D, L: RawLock> Domain<D, L> {
     /// Until then, or until the guest is reset, the address of a device reported gone stays taken and reads
     /// ones. `false` if there is a device the guest can use, or nothing at all.
     pub fn acknowledge_gone(&self, at: Sbdf) -> Result<bool, AccessError> {
-        let Some(slot) = self.state.directory.find(at) else { return Ok(false) };
         // A claimed device may be on its way here, with the address reserved and its binding not yet marked.
-        let in_use =
-            |device: refcount::Locked<'_, _, _>| is_claimed(&device) || device.binding.concerns(self.id, at);
-        if slot.lock()?.is_some_and(in_use) {
-            return Ok(false);
+        let in_use = |device: refcount::Locked<'_, _, _>| {
+            is_claimed(&device) || device.binding.concerns(self.guest, at)
+        };
+        loop {
+            let freed = self.state.members.lock().freed;
+            let Some(slot) = self.state.directory.find(at) else { return Ok(false) };
+            if slot.lock()?.is_some_and(in_use) {
+                return Ok(false);
+            }
+            // While the address points at this slot no move can take the address, so what was found holds;
+            // unless somebody else has freed an address meanwhile, perhaps this one.
+            let mut members = self.state.members.lock();
+            if members.freed == freed {
+                self.state.vacate(&mut members, at, slot);
+                return Ok(true);
+            }
         }
-        // While the address points at this slot no move can take the address, so what was found holds.
-        let mut members = self.state.members.lock();
-        self.state.vacate(&mut members, at, slot);
-        Ok(true)
     }
 }
 
 impl<D, L: RawLock> Clone for Domain<D, L> {
     fn clone(&self) -> Self {
-        Self { state: self.state.clone(), id: self.id }
+        Self { state: self.state.clone(), guest: self.guest }
     }
 }
 
 impl<D, L: RawLock> fmt::Debug for Domain<D, L> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Domain").field(&self.id).finish()
+        f.debug_tuple("Domain").field(&self.guest.id).finish()
     }
 }

@@ -34,7 +34,9 @@ pub(super) fn depart<D, L: RawLock>(
             let place = record.binding.place();
             // A move under way settles its members itself and will find this one gone.
             let assignment = match place {
-                Place::Guest(id, _) if !record.binding.is_moving() => slot.unpark(Holder::Domain(id)),
+                Place::Guest(guest, _) if !record.binding.is_moving() => {
+                    slot.unpark(Holder::Domain(guest.id))
+                }
                 _ => None,
             };
             (place.owner(), assignment)

@@ -206,10 +206,7 @@ impl<'a, D, L: RawLock> Locked<'a, D, L> {
 
     /// Where the owner sees the device, if it is a guest.
     pub fn guest_address(&self) -> Option<Sbdf> {
-        match self.0.binding.place() {
-            super::binding::Place::Guest(_, at) => Some(at),
-            _ => None,
-        }
+        self.0.binding.place().guest_address()
     }
 
     /// A removal of the device has been asked for and waits for its last use.

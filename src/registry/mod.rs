@@ -46,7 +46,8 @@ pub use ticket::{RemovalTicket, TicketError};
 use crate::Sbdf;
 use crate::memory::{NoMemory, Shared};
 use crate::refcount::{Arena, DomainId, Holder};
-use crate::sync::{Lock, RawLock, with_default_lock};
+use crate::sync::unexplored::AtomicU32;
+use crate::sync::{Lock, Ordering, RawLock, with_default_lock};
 use binding::Record;
 use domain::DomainState;
 
@@ -58,6 +59,8 @@ struct Core<D, L: RawLock> {
     hidden: Shared<DomainState<D, L>>,
     /// The guests, by number.
     guests: Lock<Guests<D, L>, L>,
+    /// Guests made so far.
+    lives: AtomicU32,
 }
 
 type Guests<D, L> = Vec<(DomainId, Shared<DomainState<D, L>>)>;
@@ -65,12 +68,13 @@ type Guests<D, L> = Vec<(DomainId, Shared<DomainState<D, L>>)>;
 impl<D, L: RawLock> Core<D, L> {
     fn try_new() -> Result<Shared<Self>, NoMemory> {
         let arena = Arena::try_new()?;
-        let owner = |owner| Shared::try_new(DomainState::new(owner, &arena));
+        let owner = |owner| Shared::try_new(DomainState::new(owner, 0, &arena));
         Shared::try_new(Self {
             host: owner(Owner::Host)?,
             quarantine: owner(Owner::Quarantine)?,
             hidden: owner(Owner::Hidden)?,
             guests: Lock::new(Vec::new()),
+            lives: AtomicU32::new(0),
             arena,
         })
     }
@@ -171,7 +175,8 @@ impl<D, L: RawLock> Registry<D, L> {
 
     /// Makes a guest known, without devices.
     pub fn create_domain(&self, id: DomainId) -> Result<Domain<D, L>, CreateDomainError> {
-        let domain = Shared::try_new(DomainState::new(Owner::Guest(id), &self.core.arena))?;
+        let life = self.core.lives.fetch_add(1, Ordering::Relaxed);
+        let domain = Shared::try_new(DomainState::new(Owner::Guest(id), life, &self.core.arena))?;
         let mut guests = self.core.guests.lock();
         let Err(place) = guests.binary_search_by_key(&id, |(id, _)| *id) else {
             return Err(CreateDomainError::Exists(id));

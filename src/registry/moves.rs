@@ -118,7 +118,7 @@ pub(super) fn move_devices<D, L: RawLock>(
 
     let result =
         depart(&claims, &moves).and_then(|()| commit(&claims, &moves, &mut arrival, &concerned, lists));
-    settle(core, &claims, &moves);
+    settle(&claims, &moves, &concerned);
     result
 }
 
@@ -162,7 +162,9 @@ impl<D, L: RawLock> Claim<D, L> {
         if from == Place::Hidden {
             return Err(MoveError::Denied(address));
         }
-        if from.owner() == to && guest.is_none_or(|guest| from == guest_place(to, guest)) {
+        if from.owner() == to
+            && (from.guest_address().is_none() || guest.is_none() || from.guest_address() == guest)
+        {
             return Ok(None);
         }
         let removing = device.state() == State::Removing;
@@ -194,8 +196,8 @@ impl<D, L: RawLock> Claim<D, L> {
         if device.state() == State::Gone {
             return Err(MoveError::Gone(self.address()));
         }
-        if let Some(Step { to: Place::Guest(id, _), .. }) = moves.members.get(member as usize) {
-            device.keep(Holder::Domain(*id))?.park();
+        if let Some(Step { to: Place::Guest(guest, _), .. }) = moves.members.get(member as usize) {
+            device.keep(Holder::Domain(guest.id))?.park();
         }
         device.binding = Binding::Moving { member, moves: moves.clone() };
         Ok(())
@@ -215,15 +217,6 @@ impl<D, L: RawLock> Drop for Claim<D, L> {
 fn busy<D, L: RawLock>(slot: &Slot<Record<D>, L>) -> MoveError {
     let busy = slot.busy().unwrap_or_else(|| Busy::because(Holder::Transition(Transition::Remove), 0));
     MoveError::Busy(slot.address(), busy)
-}
-
-fn guest_place(to: Owner, at: Sbdf) -> Place {
-    match to {
-        Owner::Guest(id) => Place::Guest(id, at),
-        Owner::Host => Place::Host,
-        Owner::Quarantine => Place::Quarantine,
-        Owner::Hidden => Place::Hidden,
-    }
 }
 
 /// Room at the new owner's: places on its list and, for a guest, an address each. Given back when this is
@@ -297,7 +290,8 @@ fn plan<D, L: RawLock>(
     let mut members = with_room(claims.len())?;
     for (place, claim) in claims.iter().enumerate() {
         let at = arrival.addresses.get(place).copied().unwrap_or_default();
-        members.push(Step { from: claim.from, to: guest_place(claim.to, at) });
+        let to = if claim.to == arrival.target.owner { arrival.target } else { arrival.refuge };
+        members.push(Step { from: claim.from, to: to.place(at) });
     }
     Shared::try_new(Move { committed: AtomicBool::new(false), members })
 }
@@ -368,7 +362,11 @@ fn list_of<'l, D, L: RawLock>(
 
 /// After the commit, or instead of it: every binding says where its device is, and what the other place had is
 /// given back.
-fn settle<D, L: RawLock>(core: &Core<D, L>, claims: &[Claim<D, L>], moves: &Shared<Move>) {
+fn settle<D, L: RawLock>(
+    claims: &[Claim<D, L>],
+    moves: &Shared<Move>,
+    concerned: &[Shared<DomainState<D, L>>],
+) {
     let committed = moves.committed.load(Ordering::Acquire);
     for (claim, step) in claims.iter().zip(&moves.members) {
         let (stays, leaves) = if committed { (step.to, step.from) } else { (step.from, step.to) };
@@ -379,7 +377,7 @@ fn settle<D, L: RawLock>(core: &Core<D, L>, claims: &[Claim<D, L>], moves: &Shar
             let departed = device.binding.is_moving();
             device.binding = Binding::settled(stays);
             let assigned = |place| match place {
-                Place::Guest(id, _) => slot.unpark(Holder::Domain(id)),
+                Place::Guest(guest, _) => slot.unpark(Holder::Domain(guest.id)),
                 _ => None,
             };
             let left = if departed { assigned(leaves) } else { None };
@@ -390,10 +388,11 @@ fn settle<D, L: RawLock>(core: &Core<D, L>, claims: &[Claim<D, L>], moves: &Shar
         drop(released);
         // What was reserved at the new owner's is given back by `Arrival` if there was no commit.
         if committed
-            && let Place::Guest(id, at) = leaves
+            && let Place::Guest(guest, at) = leaves
             && stays != leaves
-            && let Some(domain) = core.owner(Owner::Guest(id))
+            && let Ok(from) = concerned.binary_search_by_key(&Owner::Guest(guest.id), |domain| domain.owner)
         {
+            let domain = &concerned[from];
             let mut members = domain.members.lock();
             domain.vacate(&mut members, at, slot);
         }

@@ -147,3 +147,19 @@ fn l16_an_iteration_by_another_thread_sees_all_or_none() {
         assert_eq!((seen[1], seen[2]), (0, 0), "{seen:?}");
     });
 }
+
+#[test]
+fn a_handle_of_a_guest_that_is_gone_does_not_reach_the_next_guest_of_its_number() {
+    let machine = Machine::with(&[NIC, DISK]);
+    let slot = at("00:00.0");
+    let old = machine.registry.create_domain(GUEST).unwrap();
+    machine.registry.move_devices(&[Member::at(NIC, slot)], Owner::Guest(GUEST)).unwrap();
+    // Lost, and never acknowledged: the old guest's address still points at the slot.
+    machine.registry.report_gone(NIC).unwrap();
+    machine.registry.destroy_domain(GUEST).unwrap();
+    machine.registry.add(NIC, machine.device(7)).unwrap();
+    let new = machine.registry.create_domain(GUEST).unwrap();
+    machine.registry.move_devices(&[Member::at(NIC, slot)], Owner::Guest(GUEST)).unwrap();
+    assert_eq!(new.lock(slot).unwrap().register, 7);
+    assert!(old.lock(slot).is_err(), "the same slot, address and number, another guest");
+}
