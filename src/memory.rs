@@ -72,7 +72,9 @@ impl<T> Shared<T> {
 
     /// The address of the value, which names this allocation while a share exists.
     pub(crate) fn as_ptr(&self) -> NonNull<T> {
-        NonNull::from(&**self)
+        // Through the block's own pointer, which may be followed back to the block.
+        // SAFETY: the block lives while this share does, so the field's address is not null.
+        unsafe { NonNull::new_unchecked(&raw mut (*self.block.as_ptr()).value) }
     }
 
     /// Gives a share away as a bare pointer to the value.

@@ -43,13 +43,14 @@ pub(crate) use with_default_lock;
 
 pub(crate) use lock::Guard;
 pub(crate) use site::{Site, ordering, weakened};
+pub(crate) use wait::Number;
 
 pub(crate) use core::sync::atomic::Ordering;
 
 /// Atomics that no interleaving is decided by: a thread's own mark, or a value some lock protects. loom would
 /// explore every access to them for nothing.
 pub(crate) mod unexplored {
-    pub(crate) use core::sync::atomic::{AtomicU8, AtomicU32, AtomicUsize};
+    pub(crate) use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize};
 }
 
 #[cfg(not(loom))]

@@ -20,19 +20,23 @@ pub struct Busy {
     pub unnamed: u32,
     /// The names, in no particular order.
     pub holders: Vec<Holder>,
-    /// There was no memory for the names, so `holders` is empty; `uses` and `unnamed` are exact all the same.
+    /// There was no memory for the names, so some are missing in `holders`; `uses` and `unnamed` are exact all the same.
     pub truncated: bool,
 }
 
 impl Busy {
     /// Somebody stands in the way without being a reference.
-    pub(crate) fn because(holder: Holder, uses: u32) -> Self {
-        let mut holders = Vec::new();
-        let truncated = holders.try_reserve_exact(1).is_err();
-        if !truncated {
-            holders.push(holder);
+    pub(crate) fn because(holder: Holder) -> Self {
+        Self { uses: 0, unnamed: 0, holders: Vec::new(), truncated: false }.and(holder)
+    }
+
+    /// The same, and somebody who is no reference.
+    pub(crate) fn and(mut self, holder: Holder) -> Self {
+        match self.holders.try_reserve_exact(1) {
+            Ok(()) => self.holders.push(holder),
+            Err(_) => self.truncated = true,
         }
-        Self { uses, unnamed: uses, holders, truncated }
+        self
     }
 }
 

@@ -6,10 +6,9 @@
 use core::ptr::NonNull;
 
 use super::Busy;
-use super::names::Token;
 use super::slot::{Slot, WouldDeadlock};
 use super::word::State;
-use crate::sync::{RawLock, Site, weakened};
+use crate::sync::{RawLock, Site, WaitTable, weakened};
 
 impl<T, L: RawLock> Slot<T, L> {
     /// Closes the device if `permit` allows it and nobody uses it: from the return on, no handle exists and
@@ -34,7 +33,7 @@ impl<T, L: RawLock> Slot<T, L> {
                 // Being torn down by another thread: as good as removed, but its address is not free yet.
                 State::Closed => return Err(CloseRefused::Closing),
                 State::Gone => return Err(CloseRefused::Gone),
-                State::Removing => return Err(CloseRefused::Removing { uses: seen.references() - 1 }),
+                State::Removing => return Err(CloseRefused::Removing),
                 State::Live => {
                     if let Some(busy) = self.busy() {
                         return Err(CloseRefused::Busy(busy));
@@ -59,6 +58,13 @@ impl<T, L: RawLock> Slot<T, L> {
         }
         Ok(self.word.gone().ok().map(|_| Departure { slot: self }))
     }
+
+    /// The hardware is gone and this very thread is inside the device, so nobody drains it, and nobody will put
+    /// the creation reference: no new use, no new access, and the object is leaked.
+    pub(crate) fn abandon(&self) {
+        // Not there any more is as good.
+        let _ = self.word.gone();
+    }
 }
 
 /// Why a device could not be closed.
@@ -68,7 +74,7 @@ pub(crate) enum CloseRefused {
     Absent,
     Gone,
     Closing,
-    Removing { uses: u32 },
+    Removing,
     Busy(Busy),
     WouldDeadlock,
 }
@@ -127,24 +133,37 @@ impl<T, L: RawLock> Departure<'_, T, L> {
     /// Tells the holders that asked for it, wakes the ticket, and puts the creation reference. If that was the
     /// last one the destructor runs here. A callback that panics does not keep the rest from being done.
     pub(crate) fn finish(self) {
+        struct Wake<L: RawLock>(usize, &'static WaitTable<L>);
+
+        impl<L: RawLock> Drop for Wake<L> {
+            fn drop(&mut self) {
+                self.1.wake(self.0);
+            }
+        }
+
         struct PutCreation<'a, T, L: RawLock>(&'a Slot<T, L>);
 
         impl<T, L: RawLock> Drop for PutCreation<'_, T, L> {
             fn drop(&mut self) {
                 let slot = NonNull::from(self.0);
-                L::waiters().wake(slot.addr().get());
+                // A waker and a destructor are the embedder's code, and may panic: neither keeps the other back.
+                let _wake = Wake(slot.addr().get(), L::waiters());
                 // SAFETY: the creation reference belongs to whoever set GONE, and is put here, once.
                 unsafe { Slot::put(slot) };
             }
         }
 
-        let PutCreation(slot) = &PutCreation(self.slot);
-        let mut next = Token::FIRST;
-        while let Some((token, holder, call)) =
-            slot.with_names(|names| names.as_ref().and_then(|names| names.to_tell(next)))
-        {
-            call(slot.address(), holder);
-            next = token.next();
+        /// Tells those who are left, also when one of the calls has panicked.
+        struct Tell<'a, T, L: RawLock>(&'a Slot<T, L>);
+
+        impl<T, L: RawLock> Drop for Tell<'_, T, L> {
+            fn drop(&mut self) {
+                self.0.tell_holders();
+            }
         }
+
+        let _put_last = PutCreation(self.slot);
+        let rest = Tell(self.slot);
+        rest.0.tell_holders();
     }
 }

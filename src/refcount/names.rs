@@ -12,20 +12,12 @@ use crate::Sbdf;
 use crate::memory::NoMemory;
 
 /// What a holder wants called, once, when the device it holds is reported gone: with the device's address and
-/// the holder's name, on the reporter's thread, with no lock held.
+/// the holder's name, with no lock held; on the reporter's thread, or at once on the holder's if it is gone already.
 pub type OnGone = Arc<dyn Fn(Sbdf, Holder) + Send + Sync>;
 
 /// Tells one name of a slot from the others, since two holders may have equal names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Token(u32);
-
-impl Token {
-    pub(crate) const FIRST: Self = Self(0);
-
-    pub(crate) const fn next(self) -> Self {
-        Self(self.0.wrapping_add(1))
-    }
-}
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Token(u64);
 
 struct Name {
     holder: Holder,
@@ -38,12 +30,12 @@ struct Name {
 /// All names of one slot.
 pub(crate) struct Names {
     names: Vec<Name>,
-    next: Token,
+    next: u64,
 }
 
 impl Names {
     pub(crate) const fn new() -> Self {
-        Self { names: Vec::new(), next: Token::FIRST }
+        Self { names: Vec::new(), next: 0 }
     }
 
     #[inline]
@@ -60,8 +52,8 @@ impl Names {
     #[inline]
     pub(crate) fn add(&mut self, holder: Holder) -> Token {
         debug_assert!(self.names.len() < self.names.capacity());
-        let token = self.next;
-        self.next = token.next();
+        let token = Token(self.next);
+        self.next += 1;
         self.names.push(Name { holder, token, parked: false, on_gone: None });
         token
     }
@@ -80,6 +72,10 @@ impl Names {
 
     pub(crate) fn on_gone(&mut self, token: Token, call: OnGone) -> Option<OnGone> {
         self.find(token).and_then(|name| name.on_gone.replace(call))
+    }
+
+    pub(crate) fn holder(&mut self, token: Token) -> Option<Holder> {
+        self.find(token).map(|name| name.holder)
     }
 
     pub(crate) fn park(&mut self, token: Token) {
@@ -102,14 +98,9 @@ impl Names {
         self.names.iter().map(|name| name.holder)
     }
 
-    /// The first name from `token` on that wants to be told, without allocating.
-    pub(crate) fn to_tell(&self, from: Token) -> Option<(Token, Holder, OnGone)> {
-        let name = self
-            .names
-            .iter()
-            .filter(|name| name.token >= from)
-            .min_by_key(|name| (name.on_gone.is_none(), name.token))?;
-        name.on_gone.clone().map(|call| (name.token, name.holder, call))
+    /// A name that wants to be told and has not been; it will not be found again.
+    pub(crate) fn to_tell(&mut self) -> Option<(Holder, OnGone)> {
+        self.names.iter_mut().find_map(|name| name.on_gone.take().map(|call| (name.holder, call)))
     }
 }
 

@@ -7,11 +7,12 @@ use super::reference::WeakRef;
 use super::slot::{Slot, WouldDeadlock};
 use super::word::State;
 use crate::memory::NoMemory;
-use crate::sync::{RawLock, Site, weakened};
+use crate::sync::{Number, RawLock, Site, weakened};
 
 /// A pending removal of one device. Dropping it cancels.
 pub(crate) struct Removal<T, L: RawLock> {
     device: WeakRef<T, L>,
+    place: Number,
     over: bool,
 }
 
@@ -38,11 +39,11 @@ impl<T, L: RawLock> Slot<T, L> {
     pub(crate) fn begin_removal(&self) -> Result<Removal<T, L>, BeginRefused> {
         let device = WeakRef::new(self.arena(), self, self.glance().generation());
         // The place among the waiters comes first: afterwards there is nothing that could fail.
-        L::waiters().join(self.key(), device.generation()).map_err(|NoMemory| BeginRefused::NoMemory)?;
+        let place = L::waiters().join(self.key()).map_err(|NoMemory| BeginRefused::NoMemory)?;
         match self.word.begin_removal(device.generation()) {
-            Ok(_) => Ok(Removal { device, over: false }),
+            Ok(_) => Ok(Removal { device, place, over: false }),
             Err(seen) => {
-                L::waiters().leave(self.key(), device.generation());
+                L::waiters().leave(self.key(), place);
                 Err(BeginRefused::State(seen.state()))
             }
         }
@@ -67,7 +68,7 @@ impl<T, L: RawLock> Removal<T, L> {
         if closed.is_err()
             && let Some(waker) = waker
         {
-            L::waiters().register(slot.key(), generation, waker);
+            L::waiters().register(slot.key(), self.place, waker);
             if !weakened(Site::WaiterRereads) {
                 // A put that came before the registration woke nobody, but it is in the word by now: the
                 // bucket lock orders it.
@@ -76,15 +77,16 @@ impl<T, L: RawLock> Removal<T, L> {
         }
         match closed {
             Ok(_) => {
-                L::waiters().leave(slot.key(), generation);
                 self.over = true;
-                Ok(Progress::Closed(Closed(self.device.slot())))
+                let closed = Closed(self.device.slot());
+                L::waiters().leave(slot.key(), self.place);
+                Ok(Progress::Closed(closed))
             }
             Err(seen) if seen.generation() == generation && seen.state() == State::Removing => {
                 Ok(Progress::Pending)
             }
             Err(_) => {
-                L::waiters().leave(slot.key(), generation);
+                L::waiters().leave(slot.key(), self.place);
                 self.over = true;
                 Ok(Progress::Gone)
             }
@@ -101,7 +103,7 @@ impl<T, L: RawLock> Removal<T, L> {
             return false;
         }
         let slot = self.device.slot();
-        L::waiters().leave(slot.key(), self.device.generation());
+        L::waiters().leave(slot.key(), self.place);
         slot.word.cancel_removal(self.device.generation()).is_ok()
     }
 }

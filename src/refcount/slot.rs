@@ -9,7 +9,7 @@
 //! | `word` | itself |
 //! | `value` | the device lock, while the word says LIVE or REMOVING; else the one who closed it |
 //! | `marks` | the device lock |
-//! | `names` | `names_lock`, a leaf lock |
+//! | `names`, `told` | `names_lock`, a leaf lock |
 //! | `position` | the lock of the list the slot is on |
 //! | the rest | never changes |
 
@@ -22,12 +22,12 @@ use core::ptr::NonNull;
 use super::arena::Arena;
 use super::names::{Names, OnGone, Token};
 use super::reference::{NamedRef, Ref};
-use super::word::{AfterPut, Seen, Word};
+use super::word::{AfterPut, Seen, State, Word};
 use super::{Busy, Holder, Locked};
 use crate::Sbdf;
 use crate::address::{Bus, DevFn, Segment};
 use crate::memory::{NoMemory, Shared, try_box};
-use crate::sync::unexplored::{AtomicU8, AtomicU32, AtomicUsize};
+use crate::sync::unexplored::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize};
 use crate::sync::{Ordering, RawLock, Site, UnsafeCell, weakened};
 
 /// The calling thread holds this device's lock and would wait for itself (EDEADLK). Drop the guard first.
@@ -55,6 +55,8 @@ pub(crate) struct Slot<T, L: RawLock> {
     names: UnsafeCell<Option<Box<Names>>>,
     position: AtomicU32,
     names_lock: L,
+    /// The holders of a device that is gone have been told.
+    told: AtomicBool,
 }
 
 // SAFETY: every field is reached by the rules in the table above, which let one thread at a time at `value` and
@@ -77,6 +79,7 @@ impl<T, L: RawLock> Slot<T, L> {
             devfn: address.devfn(),
             lock: L::new(),
             names_lock: L::new(),
+            told: AtomicBool::new(false),
             marks: AtomicU8::new(0),
         }
     }
@@ -171,6 +174,7 @@ impl<T, L: RawLock> Slot<T, L> {
                 let slot = unsafe { self.0.as_ref() };
                 let arena = slot.arena;
                 slot.marks.store(0, Ordering::Relaxed);
+                slot.told.store(false, Ordering::Relaxed);
                 slot.word.vacate();
                 if !weakened(Site::DeviceHoldsMemory) {
                     // SAFETY: `Prepared::open` gave this share away when the device came; it is taken back
@@ -284,9 +288,32 @@ impl<T, L: RawLock> Slot<T, L> {
         drop(on_gone);
     }
 
+    /// Leaves a call with a name, or makes it at once if the holders of a device that is gone have been told.
     pub(super) fn set_on_gone(&self, token: Token, call: OnGone) {
-        let old = self.with_names(|names| names.as_mut().and_then(|names| names.on_gone(token, call)));
+        let (too_late, old) = self.with_names(|names| match names {
+            Some(names) if self.told.load(Ordering::Relaxed) => {
+                (names.holder(token).map(|holder| (holder, call)), None)
+            }
+            Some(names) => (None, names.on_gone(token, call)),
+            None => (None, None),
+        });
         drop(old);
+        if let Some((holder, call)) = too_late {
+            call(self.address(), holder);
+        }
+    }
+
+    /// Calls, once each, what the holders of a device that is gone left to be called.
+    pub(super) fn tell_holders(&self) {
+        let next = || {
+            self.with_names(|names| {
+                self.told.store(true, Ordering::Relaxed);
+                names.as_mut().and_then(|names| names.to_tell())
+            })
+        };
+        while let Some((holder, call)) = next() {
+            call(self.address(), holder);
+        }
     }
 
     pub(super) fn park_name(&self, token: Token) {
@@ -303,7 +330,7 @@ impl<T, L: RawLock> Slot<T, L> {
     /// Who holds the device now. `None` if nobody uses it, so that a removal can be tried again.
     pub(crate) fn busy(&self) -> Option<Busy> {
         let mut holders = Vec::new();
-        let (names, references) = self.with_names(|names| {
+        let (names, seen) = self.with_names(|names| {
             // Names first, then the word: a name's reference is older than the name.
             let count = names.as_ref().map_or(0, |names| names.len());
             if let Some(names) = names
@@ -311,9 +338,11 @@ impl<T, L: RawLock> Slot<T, L> {
             {
                 holders.extend(names.holders());
             }
-            (count, self.word.glance().references())
+            (count, self.word.glance())
         });
-        let uses = references.saturating_sub(1);
+        // Whoever reports a device gone puts the creation reference; what is left are uses.
+        let creation = u32::from(seen.state() != State::Gone);
+        let uses = seen.references().saturating_sub(creation);
         let named = u32::try_from(names).unwrap_or(u32::MAX);
         let truncated = holders.len() < names;
         (uses > 0).then(|| Busy { uses, unnamed: uses.saturating_sub(named), holders, truncated })

@@ -58,7 +58,7 @@ pub(super) fn add<D, L: RawLock>(
                 CannotPrepare::NoMemory => AddRefused::NoMemory(NoMemory),
                 CannotPrepare::Occupied(Occupied::Present) => AddRefused::Exists(address),
                 CannotPrepare::Occupied(Occupied::Removing | Occupied::Closing) => {
-                    AddRefused::Busy(Busy::because(Holder::Transition(Transition::Remove), 0))
+                    AddRefused::Busy(Busy::because(Holder::Transition(Transition::Remove)))
                 }
             };
             return Err(AddError { data, reason });

@@ -202,7 +202,7 @@ impl<D, L: RawLock> Domain<D, L> {
             // While the address points at this slot no move can take the address, so what was found holds;
             // unless somebody else has freed an address meanwhile, perhaps this one.
             let mut members = self.state.members.lock();
-            if members.freed == freed {
+            if members.freed == freed || weakened(Site::AcknowledgeRechecks) {
                 self.state.vacate(&mut members, at, slot);
                 return Ok(true);
             }

@@ -182,8 +182,9 @@ impl<D, L: RawLock> fmt::Debug for Weak<D, L> {
 with_default_lock! {
     /// The lock of one device, held, and the embedder's data behind it. Not `Send` (R8).
     ///
-    /// A thread holds the lock of one device at a time. Do not call the registry's transitions for this device
-    /// from inside: those that need its lock answer `WouldDeadlock`.
+    /// A thread holds the lock of one device at a time. Do not call the registry from inside, but for
+    /// [`keep`](Self::keep), `get` and `put`: what needs this device's lock answers `WouldDeadlock`, and what
+    /// needs another device's may wait for a thread that waits for this one.
     pub struct Locked<'a, D; L>(refcount::Locked<'a, Record<D>, L>);
 }
 

@@ -45,9 +45,9 @@ pub use ticket::{RemovalTicket, TicketError};
 
 use crate::Sbdf;
 use crate::memory::{NoMemory, Shared};
-use crate::refcount::{Arena, DomainId, Holder};
+use crate::refcount::{self, Arena, DomainId, Holder};
 use crate::sync::unexplored::AtomicU32;
-use crate::sync::{Lock, Ordering, RawLock, with_default_lock};
+use crate::sync::{Lock, Ordering, RawLock, Site, weakened, with_default_lock};
 use binding::Record;
 use domain::DomainState;
 
@@ -77,6 +77,18 @@ impl<D, L: RawLock> Core<D, L> {
             lives: AtomicU32::new(0),
             arena,
         })
+    }
+
+    /// The registry goes: removes what nobody uses and reports the rest gone.
+    fn end_devices(&self) {
+        for slot in self.arena.present() {
+            if let Ok(closed) = slot.close(|_| true) {
+                remove::tear_down(self, closed);
+            } else if gone::depart(self, slot).is_err() {
+                // This very thread is inside, through a domain handle, and cannot wait for itself.
+                slot.abandon();
+            }
+        }
     }
 
     fn owner(&self, owner: Owner) -> Option<Shared<DomainState<D, L>>> {
@@ -196,12 +208,16 @@ impl<D, L: RawLock> Registry<D, L> {
     pub fn destroy_domain(&self, id: DomainId) -> Result<(), DestroyDomainError> {
         let domain = self.core.owner(Owner::Guest(id)).ok_or(DestroyDomainError::NotFound(id))?;
         let mut members = domain.members.lock();
+        if members.closed && !weakened(Site::DestroyOnce) {
+            return Err(DestroyDomainError::NotFound(id));
+        }
         if !members.is_idle() {
             return Err(DestroyDomainError::NotEmpty { domain: id, devices: members.list.len() });
         }
         members.closed = true;
         drop(members);
         let mut guests = self.core.guests.lock();
+        // Closed by this thread alone, so what is there under the number is still this guest.
         if let Ok(place) = guests.binary_search_by_key(&id, |(id, _)| *id) {
             guests.remove(place);
         }
@@ -227,20 +243,23 @@ impl<D, L: RawLock> Registry<D, L> {
 
 impl<D, L: RawLock> Drop for Registry<D, L> {
     fn drop(&mut self) {
-        for slot in self.core.arena.present() {
-            match slot.close(|_| true) {
-                Ok(closed) => remove::tear_down(&self.core, closed),
-                // Used, or in removal: gone, as far as its users are concerned. If this very thread is inside
-                // the device (through a domain handle) the object is leaked rather than waited for.
-                Err(_) => drop(gone::depart(&self.core, slot)),
+        /// Goes on with the rest of the devices, also when a destructor has panicked.
+        struct Rest<'a, D, L: RawLock>(&'a Core<D, L>);
+
+        impl<D, L: RawLock> Drop for Rest<'_, D, L> {
+            fn drop(&mut self) {
+                self.0.end_devices();
             }
         }
+
+        let rest = Rest(&self.core);
+        rest.0.end_devices();
     }
 }
 
 impl<D, L: RawLock> fmt::Debug for Registry<D, L> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.core.arena.present().map(crate::refcount::Slot::address)).finish()
+        f.debug_list().entries(self.core.arena.present().map(refcount::Slot::address)).finish()
     }
 }
 

@@ -110,7 +110,8 @@ pub(super) fn move_devices<D, L: RawLock>(
     if claims.is_empty() {
         return Ok(());
     }
-    // All memory first: from the first mark on nothing may fail for want of it.
+    // All memory first, but the names of the new assignments: those come with the marks, where undoing needs
+    // none. From the last mark on nothing may fail for want of it.
     let mut arrival = Arrival::reserve(&target, &core.quarantine, &claims)?;
     let moves = plan(&claims, &arrival)?;
     let concerned = concerned(core, &claims)?;
@@ -172,9 +173,9 @@ impl<D, L: RawLock> Claim<D, L> {
             Owner::Guest(_) if removing => return Err(busy(slot)),
             Owner::Hidden if removing || slot.busy().is_some() => return Err(busy(slot)),
             Owner::Guest(_) | Owner::Quarantine | Owner::Hidden => (to, Transition::Assign),
-            Owner::Host if removing && matches!(from, Place::Guest(..)) => {
-                (Owner::Quarantine, Transition::Deassign)
-            }
+            // From a guest to quarantine, never to a host driver; who is in quarantine stays there.
+            Owner::Host if removing && from == Place::Quarantine => return Ok(None),
+            Owner::Host if removing => (Owner::Quarantine, Transition::Deassign),
             Owner::Host => (to, Transition::Deassign),
         };
         let reference = device.keep(Holder::Transition(kind))?;
@@ -215,7 +216,7 @@ impl<D, L: RawLock> Drop for Claim<D, L> {
 }
 
 fn busy<D, L: RawLock>(slot: &Slot<Record<D>, L>) -> MoveError {
-    let busy = slot.busy().unwrap_or_else(|| Busy::because(Holder::Transition(Transition::Remove), 0));
+    let busy = slot.busy().unwrap_or_else(|| Busy::because(Holder::Transition(Transition::Remove)));
     MoveError::Busy(slot.address(), busy)
 }
 
@@ -228,7 +229,7 @@ struct Arrival<'a, D, L: RawLock> {
     claims: &'a [Claim<D, L>],
     /// Promised and not used: by the target, by the refuge.
     room: [usize; 2],
-    addresses: Vec<Sbdf>,
+    addresses: Vec<Option<Sbdf>>,
 }
 
 impl<'a, D, L: RawLock> Arrival<'a, D, L> {
@@ -255,14 +256,19 @@ impl<'a, D, L: RawLock> Arrival<'a, D, L> {
         if members.closed {
             return Err(MoveError::NoDomain(id));
         }
-        for claim in self.claims {
-            let at =
-                self.target.occupy(members, claim.wanted, claim.slot()).map_err(|error| match error {
-                    CannotOccupy::SlotTaken(at) => MoveError::SlotTaken(at),
-                    CannotOccupy::NoFreeSlot => MoveError::NoFreeSlot,
-                    CannotOccupy::NoMemory => MoveError::NoMemory(NoMemory),
-                })?;
-            self.addresses.push(at);
+        self.addresses.resize(self.claims.len(), None);
+        // Addresses asked for come before addresses handed out.
+        for asked in [true, false] {
+            for (claim, place) in self.claims.iter().zip(&mut self.addresses) {
+                if claim.wanted.is_some() == asked {
+                    let occupied = self.target.occupy(members, claim.wanted, claim.slot());
+                    *place = Some(occupied.map_err(|error| match error {
+                        CannotOccupy::SlotTaken(at) => MoveError::SlotTaken(at),
+                        CannotOccupy::NoFreeSlot => MoveError::NoFreeSlot,
+                        CannotOccupy::NoMemory => MoveError::NoMemory(NoMemory),
+                    })?);
+                }
+            }
         }
         Ok(())
     }
@@ -277,7 +283,9 @@ impl<D, L: RawLock> Drop for Arrival<'_, D, L> {
             let mut members = self.target.members.lock();
             members.release(self.room[0]);
             for (claim, at) in self.claims.iter().zip(&self.addresses) {
-                self.target.vacate(&mut members, *at, claim.slot());
+                if let Some(at) = at {
+                    self.target.vacate(&mut members, *at, claim.slot());
+                }
             }
         }
     }
@@ -289,7 +297,7 @@ fn plan<D, L: RawLock>(
 ) -> Result<Shared<Move>, NoMemory> {
     let mut members = with_room(claims.len())?;
     for (place, claim) in claims.iter().enumerate() {
-        let at = arrival.addresses.get(place).copied().unwrap_or_default();
+        let at = arrival.addresses.get(place).copied().flatten().unwrap_or_default();
         let to = if claim.to == arrival.target.owner { arrival.target } else { arrival.refuge };
         members.push(Step { from: claim.from, to: to.place(at) });
     }

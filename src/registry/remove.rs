@@ -4,7 +4,7 @@ use super::Core;
 use super::binding::{Place, Record};
 use crate::Sbdf;
 use crate::memory::NoMemory;
-use crate::refcount::{Busy, CloseRefused, Closed, Holder, Transition, WouldDeadlock};
+use crate::refcount::{Busy, CloseRefused, Closed, Holder, Slot, Transition, WouldDeadlock};
 use crate::sync::{RawLock, Site, weakened};
 
 /// Why a device was not removed. It is exactly as it was before the call.
@@ -28,8 +28,13 @@ pub enum RemoveError {
     NoMemory(#[from] NoMemory),
 }
 
-pub(super) fn in_removal(uses: u32) -> RemoveError {
-    RemoveError::Busy(Busy::because(Holder::Transition(Transition::Remove), uses))
+/// A removal is under way already; who else stands in its way is named beside it.
+pub(super) fn in_removal<D, L: RawLock>(slot: &Slot<Record<D>, L>) -> RemoveError {
+    let removal = Holder::Transition(Transition::Remove);
+    RemoveError::Busy(match slot.busy() {
+        Some(busy) => busy.and(removal),
+        None => Busy::because(removal),
+    })
 }
 
 pub(super) fn remove<D, L: RawLock>(core: &Core<D, L>, address: Sbdf) -> Result<(), RemoveError> {
@@ -38,8 +43,7 @@ pub(super) fn remove<D, L: RawLock>(core: &Core<D, L>, address: Sbdf) -> Result<
         slot.close(|record| record.binding.place() != Place::Hidden).map_err(|refused| match refused {
             CloseRefused::NotPermitted => RemoveError::Denied,
             CloseRefused::Absent | CloseRefused::Gone => RemoveError::NotFound(address),
-            CloseRefused::Closing => in_removal(0),
-            CloseRefused::Removing { uses } => in_removal(uses),
+            CloseRefused::Closing | CloseRefused::Removing => in_removal(slot),
             CloseRefused::Busy(busy) => RemoveError::Busy(busy),
             CloseRefused::WouldDeadlock => RemoveError::WouldDeadlock(WouldDeadlock),
         })?;

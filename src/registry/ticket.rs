@@ -6,11 +6,12 @@ use core::task::{Context, Poll, Waker};
 
 use super::Core;
 use super::binding::{Place, Record};
+use super::moves::is_claimed;
 use super::remove::{RemoveError, in_removal, tear_down};
 use crate::Sbdf;
 use crate::memory::{NoMemory, Shared};
 use crate::refcount::{BeginRefused, Busy, Progress, Removal, State, WouldDeadlock};
-use crate::sync::{RawLock, with_default_lock};
+use crate::sync::{RawLock, Site, weakened, with_default_lock};
 
 pub(super) fn begin<D, L: RawLock>(
     core: &Shared<Core<D, L>>,
@@ -21,12 +22,16 @@ pub(super) fn begin<D, L: RawLock>(
     if device.binding.place() == Place::Hidden {
         return Err(RemoveError::Denied);
     }
+    // A transition decides by what it found when it claimed the device, so a removal begins before it or after.
+    if is_claimed(&device) && !weakened(Site::BeginChecksClaim) {
+        return Err(RemoveError::Busy(slot.busy().unwrap_or_else(|| unreachable!("a claim is a reference"))));
+    }
     let removal = slot.begin_removal();
     drop(device);
     match removal {
         Ok(removal) => Ok(RemovalTicket { core: core.clone(), address, removal: Some(removal) }),
         Err(BeginRefused::NoMemory) => Err(NoMemory.into()),
-        Err(BeginRefused::State(State::Removing)) => Err(in_removal(slot.busy().map_or(0, |busy| busy.uses))),
+        Err(BeginRefused::State(State::Removing)) => Err(in_removal(slot)),
         Err(BeginRefused::State(_)) => Err(RemoveError::NotFound(address)),
     }
 }
@@ -102,18 +107,19 @@ impl<D, L: RawLock> RemovalTicket<D, L> {
     }
 
     fn advance(&mut self, waker: Option<&Waker>) -> Poll<Result<(), TicketError>> {
-        let removal = self.removal.as_mut().ok_or(TicketError::Over)?;
-        let result = match removal.poll(waker) {
-            Err(WouldDeadlock) => return Poll::Ready(Err(WouldDeadlock.into())),
-            Ok(Progress::Pending) => return Poll::Pending,
-            Ok(Progress::Gone) => Err(TicketError::Gone),
+        // Out of the ticket while it is looked at: if the teardown panics, it is over all the same.
+        let mut removal = self.removal.take().ok_or(TicketError::Over)?;
+        let pending = match removal.poll(waker) {
+            Err(WouldDeadlock) => Poll::Ready(Err(WouldDeadlock.into())),
+            Ok(Progress::Pending) => Poll::Pending,
+            Ok(Progress::Gone) => return Poll::Ready(Err(TicketError::Gone)),
             Ok(Progress::Closed(closed)) => {
                 tear_down(&self.core, closed);
-                Ok(())
+                return Poll::Ready(Ok(()));
             }
         };
-        self.removal = None;
-        Poll::Ready(result)
+        self.removal = Some(removal);
+        pending
     }
 
     /// Gives the device back exactly as it was.
@@ -124,6 +130,9 @@ impl<D, L: RawLock> RemovalTicket<D, L> {
 
     /// Blocks until the last use is put and completes the removal on this thread, or gives up at `deadline`
     /// and leaves it pending; `None` waits for ever.
+    ///
+    /// The one call here whose allocation (of a waker) cannot fail but abort. Where memory may run out, use
+    /// [`try_complete`](Self::try_complete), or poll with a waker of your own.
     #[cfg(all(feature = "std", not(loom)))]
     pub fn wait(&mut self, deadline: Option<std::time::Instant>) -> Result<(), TicketError> {
         struct Unpark(std::thread::Thread);

@@ -87,6 +87,12 @@ sites! {
     CommitUnderLists = "commit-under-lists",
     /// A claim is exclusive.
     ClaimExclusive = "claim-exclusive",
+    /// A removal does not begin while a transition has claimed the device.
+    BeginChecksClaim = "begin-checks-claim",
+    /// An acknowledgement starts over if an address was freed meanwhile.
+    AcknowledgeRechecks = "acknowledge-rechecks",
+    /// Who forgets a guest is who closed it.
+    DestroyOnce = "destroy-once",
     /// An access by guest address checks that the guest owns the device.
     AccessChecksOwner = "access-checks-owner",
     /// `report_gone` looks again when the device has moved to another list.

@@ -13,7 +13,8 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::task::Waker;
 
-use super::{Lock, RawLock};
+use super::unexplored::AtomicU64;
+use super::{Lock, Ordering, RawLock};
 use crate::memory::NoMemory;
 
 /// How many buckets a [`WaitTable`] has.
@@ -39,8 +40,20 @@ pub struct WaitTable<L> {
 #[derive(Debug)]
 pub struct Waiter {
     slot: usize,
-    generation: u32,
+    number: Number,
     waker: Option<Waker>,
+}
+
+/// Tells one ticket's place from all others: a slot may have a pending ticket, one that is being refused, and
+/// stale ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Number(u64);
+
+impl Number {
+    fn next() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
 }
 
 /// How many wakers [`WaitTable::wake`] collects under one hold of the bucket lock. A slot has one ticket, and
@@ -61,29 +74,30 @@ impl<L: RawLock> WaitTable<L> {
         &self.buckets[(hash >> 32) as usize % WAIT_BUCKETS]
     }
 
-    /// Takes a place for the ticket of this generation of the slot at this address.
-    pub(crate) fn join(&self, slot: usize, generation: u32) -> Result<(), NoMemory> {
+    /// Takes a place for a ticket of the slot at this address.
+    pub(crate) fn join(&self, slot: usize) -> Result<Number, NoMemory> {
+        let number = Number::next();
         let mut bucket = self.bucket(slot).lock();
         bucket.try_reserve(1)?;
-        bucket.push(Waiter { slot, generation, waker: None });
-        Ok(())
+        bucket.push(Waiter { slot, number, waker: None });
+        Ok(number)
     }
 
     /// Leaves the waker that the next [`wake`](Self::wake) is to use.
-    pub(crate) fn register(&self, slot: usize, generation: u32, waker: &Waker) {
+    pub(crate) fn register(&self, slot: usize, number: Number, waker: &Waker) {
         // Cloned before and dropped after the lock is held: wakers are the embedder's code.
         let mut waker = Some(waker.clone());
         let mut bucket = self.bucket(slot).lock();
-        if let Some(waiter) = bucket.iter_mut().find(|waiter| waiter.is(slot, generation)) {
+        if let Some(waiter) = bucket.iter_mut().find(|waiter| waiter.number == number) {
             core::mem::swap(&mut waiter.waker, &mut waker);
         }
         drop(bucket);
     }
 
     /// Gives the ticket's place back.
-    pub(crate) fn leave(&self, slot: usize, generation: u32) {
+    pub(crate) fn leave(&self, slot: usize, number: Number) {
         let mut bucket = self.bucket(slot).lock();
-        let place = bucket.iter().position(|waiter| waiter.is(slot, generation));
+        let place = bucket.iter().position(|waiter| waiter.number == number);
         let waiter = place.map(|place| bucket.swap_remove(place));
         drop(bucket);
         drop(waiter);
@@ -105,12 +119,6 @@ impl<L: RawLock> WaitTable<L> {
                 return;
             }
         }
-    }
-}
-
-impl Waiter {
-    fn is(&self, slot: usize, generation: u32) -> bool {
-        self.slot == slot && self.generation == generation
     }
 }
 

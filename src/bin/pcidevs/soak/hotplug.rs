@@ -59,6 +59,12 @@ fn by_ticket(world: &World, place: usize, wait: bool, statistics: &mut Statistic
     let begun = world.books().clock.begin_checked_call();
     let mut ticket = match world.machine().begin_removal(address) {
         Ok(ticket) => ticket,
+        Err(RemoveError::Busy(busy)) => {
+            let ended = world.books().clock.tick();
+            check_busy(world, place, &busy, begun, ended, statistics);
+            statistics.removals.busy += 1;
+            return;
+        }
         Err(error) => return world.violation(format_args!("a ticket for {address}: {error}")),
     };
     if world.machine().get(address).is_some() {

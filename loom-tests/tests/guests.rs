@@ -1,0 +1,120 @@
+//! Guests and tickets beside moves: destroying and re-creating, acknowledging twice, a removal that begins
+//! during a move, callbacks that come late (L13, L17, L18, R2).
+#![cfg(loom)]
+
+use std::sync::Arc;
+
+use loom::thread;
+use pcidevs::{Holder, Member, Owner, RemoveError};
+use pcidevs_loom::{Destroyed, GUEST, ONE, explore, one_device};
+
+#[test]
+fn l12_destroy_and_destroy_and_create_of_one_guest() {
+    explore(Some(3), || {
+        let destroyed = Destroyed::none();
+        let registry = Arc::new(one_device(&destroyed));
+        registry.create_domain(GUEST).expect("created");
+        let other = {
+            let registry = registry.clone();
+            thread::spawn(move || drop(registry.destroy_domain(GUEST)))
+        };
+        let mut created = false;
+        if registry.destroy_domain(GUEST).is_ok() {
+            created = registry.create_domain(GUEST).is_ok()
+                && registry.move_devices(&[Member::at(ONE, ONE)], Owner::Guest(GUEST)).is_ok();
+        }
+        other.join().unwrap();
+        if created {
+            assert!(registry.domain(GUEST).is_some(), "a guest with a device was forgotten");
+        }
+    });
+}
+
+#[test]
+fn l18_acknowledge_twice_and_a_new_device() {
+    explore(Some(3), || {
+        let destroyed = Destroyed::none();
+        let registry = Arc::new(one_device(&destroyed));
+        let guest = registry.create_domain(GUEST).expect("created");
+        registry.move_devices(&[Member::at(ONE, ONE)], Owner::Guest(GUEST)).expect("assigned");
+        registry.report_gone(ONE).expect("known");
+        let other = {
+            let guest = guest.clone();
+            thread::spawn(move || drop(guest.acknowledge_gone(ONE)))
+        };
+        if guest.acknowledge_gone(ONE) == Ok(true) {
+            registry.add(ONE, destroyed.device(2)).expect("free");
+            let moved = registry.move_devices(&[Member::at(ONE, ONE)], Owner::Guest(GUEST));
+            other.join().unwrap();
+            assert_eq!(moved.is_ok(), guest.lock(ONE).is_ok(), "assigned, so reachable");
+        } else {
+            other.join().unwrap();
+        }
+    });
+}
+
+#[test]
+fn l17_a_device_in_removal_comes_to_no_guest() {
+    explore(Some(3), || {
+        let destroyed = Destroyed::none();
+        let registry = Arc::new(one_device(&destroyed));
+        let guest = registry.create_domain(GUEST).expect("created");
+        let mover = {
+            let registry = registry.clone();
+            thread::spawn(move || drop(registry.move_devices(&[Member::at(ONE, ONE)], Owner::Guest(GUEST))))
+        };
+        let ticket = registry.begin_removal(ONE);
+        let before = guest.lock(ONE).is_ok();
+        mover.join().unwrap();
+        let after = guest.lock(ONE).is_ok();
+        match &ticket {
+            Ok(_) => assert_eq!(before, after, "assigned while its removal was pending"),
+            Err(RemoveError::Busy(_)) => {}
+            Err(error) => panic!("{error}"),
+        }
+    });
+}
+
+#[test]
+fn l13_a_second_ticket_does_not_lose_the_firsts_waker() {
+    explore(Some(3), || {
+        let destroyed = Destroyed::none();
+        let registry = Arc::new(one_device(&destroyed));
+        let user = registry.get(ONE).expect("live");
+        let ticket = registry.begin_removal(ONE).expect("begun");
+        let putter = {
+            let registry = registry.clone();
+            thread::spawn(move || {
+                drop(registry.begin_removal(ONE).err().expect("busy"));
+                drop(user);
+            })
+        };
+        loom::future::block_on(ticket).expect("removed");
+        putter.join().unwrap();
+    });
+}
+
+/// The registrant against the reporter: told once, whoever comes first.
+#[test]
+fn l18_on_gone_is_left_while_the_device_goes() {
+    explore(None, || {
+        let destroyed = Destroyed::none();
+        let registry = Arc::new(one_device(&destroyed));
+        let hold = registry.hold(ONE, Holder::Named("backend")).expect("memory").expect("live");
+        let told = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let holder = {
+            let told = told.clone();
+            thread::spawn(move || {
+                hold.on_gone(Arc::new(move |_, _| {
+                    told.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                }));
+                hold
+            })
+        };
+        registry.report_gone(ONE).expect("known");
+        let hold = holder.join().unwrap();
+        assert_eq!(told.load(std::sync::atomic::Ordering::Relaxed), 1);
+        drop(hold);
+        assert_eq!(destroyed.count(), 1);
+    });
+}
