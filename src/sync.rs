@@ -47,6 +47,26 @@ pub(crate) use wait::Number;
 
 pub(crate) use core::sync::atomic::Ordering;
 
+/// What an atomic holds, for somebody about to write it.
+///
+/// Under loom this is a read-modify-write. loom remembers only the last access to an atomic, so a load that goes
+/// before a thread's own write would hide the other threads' loads before it, and the interleavings with them.
+#[inline]
+pub(crate) fn load_to_write_u64(atomic: &AtomicU64, load: Ordering) -> u64 {
+    if cfg!(loom) { atomic.fetch_or(0, load) } else { atomic.load(load) }
+}
+
+/// The same for a pointer.
+#[inline]
+pub(crate) fn load_to_write_ptr<T>(atomic: &AtomicPtr<T>, load: Ordering) -> *mut T {
+    if cfg!(loom) {
+        let null = core::ptr::null_mut();
+        atomic.compare_exchange(null, null, load, load).unwrap_or_else(|held| held)
+    } else {
+        atomic.load(load)
+    }
+}
+
 /// Atomics that no interleaving is decided by: a thread's own mark, or a value some lock protects. loom would
 /// explore every access to them for nothing.
 pub(crate) mod unexplored {

@@ -144,9 +144,7 @@ struct Bomb(Arc<AtomicUsize>, bool);
 impl Drop for Bomb {
     fn drop(&mut self) {
         self.0.fetch_add(1, SeqCst);
-        if self.1 {
-            panic!("bomb")
-        }
+        assert!(!self.1, "bomb");
     }
 }
 

@@ -20,7 +20,13 @@ pub fn explore(preemptions: Option<usize>, model: impl Fn() + Sync + Send + 'sta
         (asked, named) => asked.or(named),
     };
     builder.max_branches = 100_000;
-    builder.check(model);
+    let executions = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&executions);
+    builder.check(move || {
+        counted.fetch_add(1, Ordering::Relaxed);
+        model();
+    });
+    println!("{} executions", executions.load(Ordering::Relaxed));
 }
 
 /// What a model's devices are made of: it counts its destructor's runs.

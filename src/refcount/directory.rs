@@ -12,7 +12,7 @@ use super::slot::Slot;
 use super::table::{Apart, Digits, Entry};
 use crate::Sbdf;
 use crate::memory::{NoMemory, Shared};
-use crate::sync::{AtomicPtr, Ordering, RawLock, Site, ordering};
+use crate::sync::{AtomicPtr, Ordering, RawLock, Site, load_to_write_ptr, ordering};
 
 const HALF_BUS: usize = if cfg!(loom) { 1 } else { 16 };
 const DEVFNS: usize = if cfg!(loom) { 2 } else { 256 };
@@ -86,6 +86,13 @@ impl<T, L: RawLock> Directory<T, L> {
         unsafe { slot.as_ref() }
     }
 
+    /// The same for a writer.
+    pub(crate) fn find_to_write(&self, address: Sbdf) -> Option<&Slot<T, L>> {
+        let place = self.segment(address)?.place(address)?;
+        // SAFETY: by the invariant.
+        unsafe { load_to_write_ptr(place, ordering(Site::TableAcquire, Ordering::Acquire)).as_ref() }
+    }
+
     /// Points a guest address at a slot.
     pub(crate) fn set(&self, address: Sbdf, slot: &Slot<T, L>) -> Result<(), NoMemory> {
         assert!(slot.belongs_to(&self.arena), "a slot and the registry of its guest");
@@ -101,7 +108,7 @@ impl<T, L: RawLock> Directory<T, L> {
 
     /// Empties a guest address, if it still points at this slot.
     pub(crate) fn clear(&self, address: Sbdf, slot: &Slot<T, L>) {
-        if self.find(address).is_some_and(|found| ptr::eq(found, slot))
+        if self.find_to_write(address).is_some_and(|found| ptr::eq(found, slot))
             && let Some(place) = self.segment(address).and_then(|segment| segment.place(address))
         {
             // Relaxed: nothing is published by an empty place.

@@ -99,7 +99,7 @@ impl Names {
     }
 
     /// A name that wants to be told and has not been; it will not be found again.
-    pub(crate) fn to_tell(&mut self) -> Option<(Holder, OnGone)> {
+    pub(crate) fn next_to_tell(&mut self) -> Option<(Holder, OnGone)> {
         self.names.iter_mut().find_map(|name| name.on_gone.take().map(|call| (name.holder, call)))
     }
 }

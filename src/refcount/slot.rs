@@ -308,7 +308,7 @@ impl<T, L: RawLock> Slot<T, L> {
         let next = || {
             self.with_names(|names| {
                 self.told.store(true, Ordering::Relaxed);
-                names.as_mut().and_then(|names| names.to_tell())
+                names.as_mut().and_then(|names| names.next_to_tell())
             })
         };
         while let Some((holder, call)) = next() {

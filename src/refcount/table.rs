@@ -14,7 +14,7 @@ use super::chunk::Chunks;
 use crate::Sbdf;
 use crate::address::{Bus, DevFn, Segment};
 use crate::memory::{NoMemory, try_box};
-use crate::sync::{AtomicPtr, Guard, Lock, Ordering, RawLock, Site, ordering};
+use crate::sync::{AtomicPtr, Guard, Lock, Ordering, RawLock, Site, load_to_write_ptr, ordering};
 
 // The widths of the tree. loom tracks every atomic, so its trees are as small as a model needs.
 const DIGIT: u32 = if cfg!(loom) { 2 } else { 16 };
@@ -44,7 +44,9 @@ impl<C> Entry<C> {
 
     /// The child, made by `make` if there is none. Only under the lock of the table's writers.
     pub(super) fn get_or_make(&self, make: impl FnOnce() -> C) -> Result<&C, NoMemory> {
-        match self.get() {
+        let present = load_to_write_ptr(&self.child, ordering(Site::TableAcquire, Ordering::Acquire));
+        // SAFETY: as in `get`.
+        match unsafe { present.as_ref() } {
             Some(child) => Ok(child),
             None => {
                 let child = Box::into_raw(try_box(make())?);
@@ -79,6 +81,13 @@ impl<S> Leaf<S> {
         // Acquire: pairs with the Release in `publish`, so that the slot is seen as it was made.
         let slot = self.0.load(ordering(Site::TableAcquire, Ordering::Acquire));
         // SAFETY: only slots of the segment's chunks are published, and those live as long as the segment.
+        unsafe { slot.as_ref() }
+    }
+
+    /// The same for somebody who may publish another one.
+    fn get_to_write(&self) -> Option<&S> {
+        let slot = load_to_write_ptr(&self.0, ordering(Site::TableAcquire, Ordering::Acquire));
+        // SAFETY: as in `get`.
         unsafe { slot.as_ref() }
     }
 
@@ -261,7 +270,7 @@ pub(super) struct WriteAt<'a, S, L: RawLock> {
 
 impl<'a, S, L: RawLock> WriteAt<'a, S, L> {
     pub(super) fn current(&self) -> Option<&'a S> {
-        self.leaf.get()
+        self.leaf.get_to_write()
     }
 
     /// Publishes another slot at the leaf, either one that stood there before and that `fits`, or a new one.

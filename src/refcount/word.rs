@@ -33,7 +33,7 @@
 //! Every write is a read-modify-write, so each continues the release sequence of the ones before.
 
 use super::abort;
-use crate::sync::{AtomicU64, Ordering, Site, fence, ordering, weakened};
+use crate::sync::{AtomicU64, Ordering, Site, fence, load_to_write_u64, ordering, weakened};
 
 const COUNT_BITS: u32 = 30;
 const COUNT: u64 = (1 << COUNT_BITS) - 1;
@@ -143,6 +143,12 @@ impl Word {
         Seen(self.0.load(Ordering::Relaxed))
     }
 
+    /// The same for somebody about to change it.
+    #[inline]
+    fn glance_to_write(&self) -> Seen {
+        Seen(load_to_write_u64(&self.0, Ordering::Relaxed))
+    }
+
     /// The word, and with it everything the opener of this generation wrote.
     #[inline]
     pub(crate) fn look(&self, site: Site) -> Seen {
@@ -153,7 +159,7 @@ impl Word {
     /// Counts a use of a live device. `None` at once, without a write, for any other (R3).
     #[inline]
     pub(crate) fn get(&self) -> Option<Seen> {
-        let mut seen = self.glance();
+        let mut seen = self.glance_to_write();
         while seen.state() == State::Live || weakened(Site::GetChecksState) {
             match self.count_one(seen, Site::GetAcquire) {
                 Ok(()) => return Some(seen),
@@ -165,7 +171,7 @@ impl Word {
 
     /// Counts a use if the device is still the one of this generation and live (R7).
     pub(crate) fn upgrade(&self, generation: u32) -> bool {
-        let mut seen = self.glance();
+        let mut seen = self.glance_to_write();
         while seen.state() == State::Live
             && (seen.generation() == generation || weakened(Site::UpgradeChecksGeneration))
         {
@@ -265,7 +271,7 @@ impl Word {
     /// A vacant slot becomes LIVE with the creation reference, one generation on. Only under the segment
     /// writer lock, with the device in place.
     pub(crate) fn open(&self) -> Seen {
-        let before = self.glance();
+        let before = self.glance_to_write();
         debug_assert!(before.is_vacant(), "opened {before:?}");
         let step = u32::from(!weakened(Site::OpenAdvancesGeneration));
         let open = Seen::new(before.generation() + step, State::Live, 1);
@@ -276,14 +282,14 @@ impl Word {
 
     /// The closer is done: `CLOSED|1` or `GONE|0` becomes vacant. The slot may be reused at once.
     pub(crate) fn vacate(&self) {
-        let seen = self.glance();
+        let seen = self.glance_to_write();
         let vacant = seen.in_state(State::Closed).with_references(0);
         // Release: pairs with the Acquire with which the next opener looks for a vacant slot.
         self.0.swap(vacant.0, ordering(Site::VacateRelease, Ordering::Release));
     }
 
     fn update(&self, success: Ordering, step: impl Fn(Seen) -> Option<Seen>) -> Result<Seen, Seen> {
-        let mut seen = self.glance();
+        let mut seen = self.glance_to_write();
         loop {
             let Some(next) = step(seen) else { return Err(seen) };
             match self.0.compare_exchange_weak(seen.0, next.0, success, Ordering::Relaxed) {

@@ -67,12 +67,12 @@ impl<D, L: RawLock> DomainState<D, L> {
             Some(at) => at,
             None => {
                 let free = (members.lowest_free..PLACES)
-                    .find(|place| self.directory.find(place_address(*place)).is_none());
+                    .find(|place| self.directory.find_to_write(place_address(*place)).is_none());
                 members.lowest_free = free.unwrap_or(PLACES);
                 place_address(free.ok_or(CannotOccupy::NoFreeSlot)?)
             }
         };
-        if self.directory.find(at).is_some() {
+        if self.directory.find_to_write(at).is_some() {
             return Err(CannotOccupy::SlotTaken(at));
         }
         self.directory.set(at, slot).map_err(|NoMemory| CannotOccupy::NoMemory)?;
