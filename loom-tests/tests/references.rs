@@ -11,7 +11,7 @@ use pcidevs_loom::{Destroyed, ONE, TWO, explore, one_device};
 
 #[test]
 fn l1_read_of_one_device_while_its_neighbour_comes_and_goes() {
-    explore(None, || {
+    explore(Some(4), || {
         let destroyed = Destroyed::none();
         let registry = Arc::new(one_device(&destroyed));
         let neighbour = {
