@@ -23,6 +23,7 @@ mod statistics;
 mod vcpu;
 mod world;
 
+use std::fmt::Display;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -75,11 +76,12 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
     }
     if !arguments.json {
         println!(
-            "soak: {}: {} functions in {} segments; {vcpus} vCPUs, {} domains, {} s, seed {seed}",
+            "soak: {}: {}, {}; {}, {}; {} s, seed {seed}",
             source.name,
-            world.functions(),
-            world.segments(),
-            arguments.domains,
+            counted(world.functions(), "function"),
+            counted(world.segments(), "segment"),
+            counted(vcpus, "vCPU"),
+            counted(arguments.domains, "domain"),
             arguments.seconds,
         );
     }
@@ -132,6 +134,12 @@ fn show_progress(world: &World, length: Duration) {
         bar.set_message(world.progress());
     }
     bar.finish_and_clear();
+}
+
+/// One of a thing, or several.
+fn counted<N: Display + PartialEq + From<u8>>(number: N, thing: &str) -> String {
+    let plural = if number == N::from(1) { "" } else { "s" };
+    format!("{number} {thing}{plural}")
 }
 
 fn stopped(stop: &AtomicBool) -> bool {
