@@ -24,6 +24,7 @@ mod vcpu;
 mod world;
 
 use std::fmt::Display;
+use std::io::Write;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -75,7 +76,7 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
         return fail(&format_args!("cannot catch Ctrl-C: {error}"));
     }
     if !arguments.json {
-        println!(
+        say(format_args!(
             "soak: {}: {}, {}; {}, {}; {} s, seed {seed}",
             source.name,
             counted(world.functions(), "function"),
@@ -83,7 +84,7 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
             counted(vcpus, "vCPU"),
             counted(arguments.domains, "domain"),
             arguments.seconds,
-        );
+        ));
     }
     let begun = Instant::now();
     let statistics = storm(&world, vcpus, seed, Duration::from_secs(arguments.seconds));
@@ -136,8 +137,13 @@ fn show_progress(world: &World, length: Duration) {
     bar.finish_and_clear();
 }
 
+/// A line on stdout. Nobody may be reading any more: the verdict is the exit status.
+fn say(line: impl Display) {
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
+
 /// One of a thing, or several.
-fn counted<N: Display + PartialEq + From<u8>>(number: N, thing: &str) -> String {
+fn counted<N: Copy + Display + PartialEq + From<u8>>(number: N, thing: &str) -> String {
     let plural = if number == N::from(1) { "" } else { "s" };
     format!("{number} {thing}{plural}")
 }

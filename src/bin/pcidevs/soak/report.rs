@@ -12,8 +12,10 @@ use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, Table};
 use serde::Serialize;
 
+use super::say;
 use super::statistics::Statistics;
 use super::world::World;
+use crate::source::fail;
 
 /// The result; its field names are the JSON's.
 #[derive(Serialize)]
@@ -104,15 +106,15 @@ impl Report {
     pub(crate) fn print(&self, json: bool) {
         if json {
             match serde_json::to_string(self) {
-                Ok(line) => println!("{line}"),
-                Err(error) => eprintln!("pcidevs: the result cannot be written as JSON: {error}"),
+                Ok(line) => say(line),
+                Err(error) => drop(fail(&error)),
             }
         } else {
-            println!("{}", self.table());
+            say(self.table());
             match self.violations {
-                0 => println!("every promise was kept"),
-                1 => println!("1 violation: see above"),
-                many => println!("{many} violations: see above"),
+                0 => say("every promise was kept"),
+                1 => say("1 violation: see above"),
+                many => say(format_args!("{many} violations: see above")),
             }
         }
     }

@@ -1,6 +1,7 @@
 //! The world of the storm: the machine, its guests, and the rules that everyone's findings are held against.
 
 use std::fmt;
+use std::io::Write;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -247,7 +248,7 @@ impl World {
         let mut findings = self.findings.lock().unwrap_or_else(PoisonError::into_inner);
         if findings.len() < MOST_FINDINGS {
             // At once, too: a broken core may not live to the end of the storm.
-            eprintln!("violation: {what}");
+            let _ = writeln!(std::io::stderr(), "violation: {what}");
             findings.push(what.to_string());
         }
         drop(findings);
