@@ -121,6 +121,24 @@ fn l5_remove_and_re_add_under_a_reader() {
 }
 
 #[test]
+fn r7_a_slot_is_retired_before_its_generations_are_used_up() {
+    // Under loom a slot has three generations: the fourth device of an address stands in another slot.
+    explore(None, || {
+        let destroyed = Destroyed::none();
+        let registry = one_device(&destroyed);
+        let first = registry.get(ONE).expect("live").downgrade();
+        for register in 2..6 {
+            registry.remove_device(ONE).expect("unused");
+            registry.add(ONE, destroyed.device(register)).expect("the address is never used up");
+            assert_eq!(registry.lock(ONE).expect("there").register, register);
+            assert!(first.upgrade().is_none(), "not the device that was meant");
+        }
+        drop(registry);
+        assert_eq!(destroyed.count(), 5);
+    });
+}
+
+#[test]
 fn l15_a_handle_outlives_the_registry() {
     explore(Some(3), || {
         let destroyed = Destroyed::none();

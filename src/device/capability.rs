@@ -4,7 +4,7 @@
 
 use alloc::vec::Vec;
 
-use super::chain::{ChainWarning, Visited};
+use super::chain::{ChainWarning, Visited, collect};
 use super::config::{ConfigSpace, HEADER_SIZE};
 use super::header::{HeaderLayout, announces_capabilities};
 
@@ -32,14 +32,8 @@ pub struct Capabilities {
 impl Capabilities {
     /// Walks the list. A [dead](ConfigSpace::is_dead) function or a record without a header has none.
     pub fn read(config: ConfigSpace<'_>) -> Self {
-        let mut list = Self::default();
-        for step in Walk::new(config) {
-            match step {
-                Ok(capability) => list.found.push(capability),
-                Err(warning) => list.warnings.push(warning),
-            }
-        }
-        list
+        let (found, warnings) = collect(Walk::new(config));
+        Self { found, warnings }
     }
 }
 

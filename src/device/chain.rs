@@ -3,6 +3,8 @@
 //! A list is followed as far as it makes sense and no further. What was found stands; what stopped the walk, or
 //! had to be corrected on the way, is a [`ChainWarning`].
 
+use alloc::vec::Vec;
+
 /// Something wrong with a capability list. Offsets are bytes into the configuration space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
@@ -53,6 +55,18 @@ pub enum ChainWarning {
         /// The capability.
         at: u16,
     },
+}
+
+/// Walks a list to its end: what was found, and what was wrong, each in the order met.
+pub(super) fn collect<C>(walk: impl Iterator<Item = Result<C, ChainWarning>>) -> (Vec<C>, Vec<ChainWarning>) {
+    let (mut found, mut warnings) = (Vec::new(), Vec::new());
+    for step in walk {
+        match step {
+            Ok(capability) => found.push(capability),
+            Err(warning) => warnings.push(warning),
+        }
+    }
+    (found, warnings)
 }
 
 /// Which of the 1024 aligned places of a configuration space have been visited.

@@ -5,7 +5,7 @@
 
 use alloc::vec::Vec;
 
-use super::chain::{ChainWarning, Visited};
+use super::chain::{ChainWarning, Visited, collect};
 use super::config::{ConfigSpace, EXTENDED_START};
 
 /// One extended capability of the list.
@@ -31,14 +31,8 @@ pub struct ExtendedCapabilities {
 impl ExtendedCapabilities {
     /// Walks the list; empty where there is [no extended space](ConfigSpace::has_extended).
     pub fn read(config: ConfigSpace<'_>) -> Self {
-        let mut list = Self::default();
-        for step in Walk::new(config) {
-            match step {
-                Ok(capability) => list.found.push(capability),
-                Err(warning) => list.warnings.push(warning),
-            }
-        }
-        list
+        let (found, warnings) = collect(Walk::new(config));
+        Self { found, warnings }
     }
 }
 

@@ -8,13 +8,13 @@ use super::handle::Locked;
 use super::moves::is_claimed;
 use super::snapshot::Devices;
 use crate::Sbdf;
-use crate::address::{Bus, DevFn, Segment};
+use crate::address::Segment;
 use crate::memory::{NoMemory, Shared};
 use crate::refcount::{self, Arena, Directory, DomainId, List, Slot};
 use crate::sync::{Lock, RawLock, Site, weakened, with_default_lock};
 
 /// The lowest guest addresses are handed out device by device, function 0 only, on buses 0 to 255.
-const PLACES: u32 = 256 * 32;
+const PLACES: u16 = 256 * 32;
 
 /// One owner: its list, and for a guest its addresses.
 pub(super) struct DomainState<D, L: RawLock> {
@@ -34,7 +34,7 @@ pub(super) struct Members<D, L: RawLock> {
     /// No device comes any more.
     pub(super) closed: bool,
     /// No guest address below this one is free, counted in devices.
-    lowest_free: u32,
+    lowest_free: u16,
     /// How often a guest address has been freed.
     freed: u64,
 }
@@ -84,16 +84,13 @@ impl<D, L: RawLock> DomainState<D, L> {
         self.directory.clear(at, slot);
         members.freed += 1;
         if at.segment().number() == 0 && at.function() == 0 {
-            let place = u32::from(at.bus().number()) * 32 + u32::from(at.device());
-            members.lowest_free = members.lowest_free.min(place);
+            members.lowest_free = members.lowest_free.min(at.bdf() >> 3);
         }
     }
 }
 
-fn place_address(place: u32) -> Sbdf {
-    let [_, _, bus, _] = (place << 3).to_be_bytes();
-    let [_, _, _, device] = (place % 32).to_be_bytes();
-    Sbdf::new(Segment::new(0), Bus::new(bus), DevFn::from_bits(device << 3))
+fn place_address(place: u16) -> Sbdf {
+    Sbdf::from_bdf(Segment::new(0), place << 3)
 }
 
 /// Why a device has no address in a guest.

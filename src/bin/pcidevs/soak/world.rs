@@ -54,12 +54,11 @@ pub(crate) struct World {
     stop: Arc<AtomicBool>,
     accesses: AtomicU64,
     violations: AtomicU64,
-    findings: Mutex<Vec<String>>,
     lives: Mutex<Vec<Arc<Life>>>,
 }
 
-/// Findings beyond this many are counted, not kept.
-const MOST_FINDINGS: usize = 20;
+/// Violations beyond this many are counted, not shown.
+const MOST_SHOWN: u64 = 20;
 
 impl World {
     /// A registry of the machine's functions, all with the host, and its guests, without devices.
@@ -79,7 +78,6 @@ impl World {
             stop: Arc::default(),
             accesses: AtomicU64::new(0),
             violations: AtomicU64::new(0),
-            findings: Mutex::default(),
             lives: Mutex::default(),
         };
         // What is above must be there first: PFs before VFs, bridges before what is behind them.
@@ -244,14 +242,10 @@ impl World {
     }
 
     pub(crate) fn violation(&self, what: fmt::Arguments<'_>) {
-        self.violations.fetch_add(1, Ordering::SeqCst);
-        let mut findings = self.findings.lock().unwrap_or_else(PoisonError::into_inner);
-        if findings.len() < MOST_FINDINGS {
-            // At once, too: a broken core may not live to the end of the storm.
+        if self.violations.fetch_add(1, Ordering::SeqCst) < MOST_SHOWN {
+            // At once: a broken core may not live to the end of the storm.
             let _ = writeln!(std::io::stderr(), "violation: {what}");
-            findings.push(what.to_string());
         }
-        drop(findings);
         self.stop.store(true, Ordering::SeqCst);
     }
 
