@@ -24,20 +24,27 @@ extern crate alloc;
 
 pub mod address;
 pub mod device;
+mod errno;
 mod memory;
+mod owner;
+pub mod platform;
 mod refcount;
 mod registry;
 pub mod sync;
 #[cfg(feature = "std")]
 pub mod topology;
+mod transition;
 
 pub use address::Sbdf;
+pub use errno::Errno;
 pub use memory::NoMemory;
-pub use refcount::{Busy, DomainId, Holder, OnGone, Transition, WouldDeadlock};
+pub use owner::{DomainId, Owner};
+pub use refcount::{Busy, Holder, OnGone, WouldDeadlock};
 pub use registry::*;
 #[cfg(any(feature = "std", loom))]
 pub use sync::DefaultLock;
 pub use sync::RawLock;
+pub use transition::Transition;
 
 /// What the loom models reach besides the public API.
 #[cfg(loom)]

@@ -3,62 +3,8 @@
 use core::fmt;
 
 use crate::Sbdf;
-
-/// Names a guest, as the hypervisor numbers it. Every value is valid.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct DomainId(u32);
-
-impl DomainId {
-    /// The domain of this number.
-    pub const fn new(number: u32) -> Self {
-        Self(number)
-    }
-
-    /// The domain's number.
-    pub const fn number(self) -> u32 {
-        self.0
-    }
-}
-
-impl fmt::Display for DomainId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&self.0, f)
-    }
-}
-
-/// A movement of a device through its life that somebody is in the middle of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Transition {
-    /// Made known.
-    Add,
-    /// Taken away.
-    Remove,
-    /// Given to a guest or to quarantine.
-    Assign,
-    /// Taken back from a guest.
-    Deassign,
-    /// Taken from its host driver.
-    Detach,
-    /// Given back to its host driver.
-    Reattach,
-    /// Reset.
-    Reset,
-}
-
-impl fmt::Display for Transition {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Add => "add",
-            Self::Remove => "remove",
-            Self::Assign => "assign",
-            Self::Deassign => "deassign",
-            Self::Detach => "detach",
-            Self::Reattach => "reattach",
-            Self::Reset => "reset",
-        })
-    }
-}
+use crate::owner::DomainId;
+use crate::transition::Transition;
 
 /// Whoever stands between a device and its removal, by name (R2).
 ///

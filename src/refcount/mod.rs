@@ -45,7 +45,7 @@ mod table;
 mod word;
 
 pub use busy::Busy;
-pub use holder::{DomainId, Holder, Transition};
+pub use holder::Holder;
 pub use names::OnGone;
 pub use slot::WouldDeadlock;
 

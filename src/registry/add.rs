@@ -3,10 +3,12 @@
 use core::fmt;
 
 use super::Core;
-use super::binding::{Binding, Owner, Record};
+use super::binding::{Binding, Record};
 use crate::Sbdf;
+use crate::owner::Owner;
 use crate::memory::{NoMemory, Shared};
-use crate::refcount::{Busy, CannotPrepare, Holder, Occupied, Transition};
+use crate::refcount::{Busy, CannotPrepare, Holder, Occupied};
+use crate::transition::Transition;
 use crate::sync::RawLock;
 
 /// A device was not added; its data comes back.

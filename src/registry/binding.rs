@@ -1,37 +1,10 @@
 //! Whose a device is: the truth about ownership, in the device's slot, under the device's lock.
 
 use alloc::vec::Vec;
-use core::fmt;
-
 use crate::address::{Bus, DevFn, Sbdf, Segment};
 use crate::memory::Shared;
-use crate::refcount::DomainId;
+use crate::owner::{DomainId, Owner};
 use crate::sync::{AtomicBool, Ordering, Site, ordering};
-
-/// The one party that owns a device, and on whose list it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[non_exhaustive]
-pub enum Owner {
-    /// The host: Xen's hardware domain, Linux with its drivers.
-    Host,
-    /// Nobody who could do harm with it: its DMA goes nowhere. Xen's `dom_io`.
-    Quarantine,
-    /// Taken away from everyone. Xen's `dom_xen`.
-    Hidden,
-    /// A guest.
-    Guest(DomainId),
-}
-
-impl fmt::Display for Owner {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Host => f.pad("host"),
-            Self::Quarantine => f.pad("quarantine"),
-            Self::Hidden => f.pad("hidden"),
-            Self::Guest(id) => write!(f, "domain {id}"),
-        }
-    }
-}
 
 /// A guest in one life of its number. Numbers are given again when a guest is gone; a handle of the old guest
 /// must not reach the new one's devices.
@@ -44,6 +17,7 @@ pub(super) struct Guest {
 /// An owner, and where the owner sees the device if it is a guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Place {
+    Unowned,
     Host,
     Quarantine,
     Hidden,
@@ -60,6 +34,7 @@ impl Place {
 
     pub(super) fn owner(self) -> Owner {
         match self {
+            Self::Unowned => Owner::Unowned,
             Self::Host => Owner::Host,
             Self::Quarantine => Owner::Quarantine,
             Self::Hidden => Owner::Hidden,
@@ -97,6 +72,7 @@ impl Move {
 /// Where a device is, packed beside the device (16 bytes).
 #[derive(Debug)]
 pub(super) enum Binding {
+    Unowned,
     Host,
     Quarantine,
     Hidden,
@@ -107,6 +83,7 @@ pub(super) enum Binding {
 impl Binding {
     pub(super) fn settled(place: Place) -> Self {
         match place {
+            Place::Unowned => Self::Unowned,
             Place::Host => Self::Host,
             Place::Quarantine => Self::Quarantine,
             Place::Hidden => Self::Hidden,
@@ -119,6 +96,7 @@ impl Binding {
     /// Where the device is at this moment; a move is resolved through its commit.
     pub(super) fn place(&self) -> Place {
         match self {
+            Self::Unowned => Place::Unowned,
             Self::Host => Place::Host,
             Self::Quarantine => Place::Quarantine,
             Self::Hidden => Place::Hidden,

@@ -3,14 +3,15 @@
 use core::fmt;
 
 use super::AccessError;
-use super::binding::{Guest, Owner, Place, Record};
+use super::binding::{Guest, Place, Record};
 use super::handle::Locked;
 use super::moves::is_claimed;
 use super::snapshot::Devices;
 use crate::Sbdf;
 use crate::address::Segment;
 use crate::memory::{NoMemory, Shared};
-use crate::refcount::{self, Arena, Directory, DomainId, List, Slot};
+use crate::owner::{DomainId, Owner};
+use crate::refcount::{self, Arena, Directory, List, Slot};
 use crate::sync::{Lock, RawLock, Site, weakened, with_default_lock};
 
 /// The lowest guest addresses are handed out device by device, function 0 only, on buses 0 to 255.
@@ -49,6 +50,7 @@ impl<D, L: RawLock> DomainState<D, L> {
     /// This owner as a place; a guest sees the device at `at`.
     pub(super) fn place(&self, at: Sbdf) -> Place {
         match self.owner {
+            Owner::Unowned => Place::Unowned,
             Owner::Host => Place::Host,
             Owner::Quarantine => Place::Quarantine,
             Owner::Hidden => Place::Hidden,

@@ -1,8 +1,9 @@
 //! Surprise removal: the hardware is away already, and the registry follows.
 
 use super::Core;
-use super::binding::{Owner, Place, Record};
+use super::binding::{Place, Record};
 use crate::Sbdf;
+use crate::owner::Owner;
 use crate::refcount::{Holder, Slot, WouldDeadlock};
 use crate::sync::{RawLock, Site, weakened};
 

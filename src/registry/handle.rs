@@ -4,9 +4,10 @@ use core::fmt;
 use core::ops::{Deref, DerefMut};
 use core::ptr::NonNull;
 
-use super::binding::{Owner, Record};
+use super::binding::Record;
 use super::status::Status;
 use crate::Sbdf;
+use crate::owner::Owner;
 use crate::memory::NoMemory;
 use crate::refcount::{self, Holder, NamedRef, OnGone, Ref, State, WeakRef, WouldDeadlock};
 use crate::sync::{RawLock, with_default_lock};

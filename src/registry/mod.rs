@@ -33,7 +33,6 @@ use alloc::vec::Vec;
 use core::fmt;
 
 pub use add::{AddError, AddRefused};
-pub use binding::Owner;
 pub use domain::Domain;
 pub use gone::GoneError;
 pub use handle::{AccessError, Handle, Hold, Locked, Weak};
@@ -45,7 +44,8 @@ pub use ticket::{RemovalTicket, TicketError};
 
 use crate::Sbdf;
 use crate::memory::{NoMemory, Shared};
-use crate::refcount::{self, Arena, DomainId, Holder};
+use crate::owner::{DomainId, Owner};
+use crate::refcount::{self, Arena, Holder};
 use crate::sync::unexplored::AtomicU32;
 use crate::sync::{Lock, Ordering, RawLock, Site, weakened, with_default_lock};
 use binding::Record;
@@ -54,6 +54,7 @@ use domain::DomainState;
 /// What a registry's handles share.
 struct Core<D, L: RawLock> {
     arena: Shared<Arena<Record<D>, L>>,
+    unowned: Shared<DomainState<D, L>>,
     host: Shared<DomainState<D, L>>,
     quarantine: Shared<DomainState<D, L>>,
     hidden: Shared<DomainState<D, L>>,
@@ -70,6 +71,7 @@ impl<D, L: RawLock> Core<D, L> {
         let arena = Arena::try_new()?;
         let owner = |owner| Shared::try_new(DomainState::new(owner, 0, &arena));
         Shared::try_new(Self {
+            unowned: owner(Owner::Unowned)?,
             host: owner(Owner::Host)?,
             quarantine: owner(Owner::Quarantine)?,
             hidden: owner(Owner::Hidden)?,
@@ -93,6 +95,7 @@ impl<D, L: RawLock> Core<D, L> {
 
     fn owner(&self, owner: Owner) -> Option<Shared<DomainState<D, L>>> {
         match owner {
+            Owner::Unowned => Some(self.unowned.clone()),
             Owner::Host => Some(self.host.clone()),
             Owner::Quarantine => Some(self.quarantine.clone()),
             Owner::Hidden => Some(self.hidden.clone()),

@@ -17,11 +17,13 @@
 use alloc::vec::Vec;
 
 use super::Core;
-use super::binding::{Binding, Move, Owner, Place, Record, Step};
+use super::binding::{Binding, Move, Place, Record, Step};
 use super::domain::{CannotOccupy, DomainState, Members};
 use crate::Sbdf;
 use crate::memory::{NoMemory, Shared};
-use crate::refcount::{self, Busy, Holder, NamedRef, Slot, State, Transition, WouldDeadlock};
+use crate::owner::{DomainId, Owner};
+use crate::refcount::{self, Busy, Holder, NamedRef, Slot, State, WouldDeadlock};
+use crate::transition::Transition;
 use crate::sync::{AtomicBool, Guard, Ordering, RawLock, Site, ordering, weakened};
 
 /// The mark of a claimed device.
@@ -78,7 +80,7 @@ pub enum MoveError {
     Gone(Sbdf),
     /// There is no such guest, or it is being destroyed (ESRCH).
     #[error("there is no domain {0}, or it is going away")]
-    NoDomain(crate::refcount::DomainId),
+    NoDomain(DomainId),
     /// The guest has something at the address asked for (EEXIST).
     #[error("the guest's slot {0} is taken")]
     SlotTaken(Sbdf),
@@ -177,6 +179,8 @@ impl<D, L: RawLock> Claim<D, L> {
             Owner::Host if removing && from == Place::Quarantine => return Ok(None),
             Owner::Host if removing => (Owner::Quarantine, Transition::Deassign),
             Owner::Host => (to, Transition::Deassign),
+            // A device is found unowned; it does not become so.
+            Owner::Unowned => return Err(MoveError::Denied(address)),
         };
         let reference = device.keep(Holder::Transition(kind))?;
         slot.set_marks(slot.marks() | CLAIMED);

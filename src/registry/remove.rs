@@ -4,7 +4,8 @@ use super::Core;
 use super::binding::{Place, Record};
 use crate::Sbdf;
 use crate::memory::NoMemory;
-use crate::refcount::{Busy, CloseRefused, Closed, Holder, Slot, Transition, WouldDeadlock};
+use crate::refcount::{Busy, CloseRefused, Closed, Holder, Slot, WouldDeadlock};
+use crate::transition::Transition;
 use crate::sync::{RawLock, Site, weakened};
 
 /// Why a device was not removed. It is exactly as it was before the call.

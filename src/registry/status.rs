@@ -2,8 +2,9 @@
 
 use alloc::vec::Vec;
 
-use super::binding::{Owner, Record};
+use super::binding::Record;
 use crate::Sbdf;
+use crate::owner::Owner;
 use crate::refcount::{Holder, Slot, State};
 use crate::sync::RawLock;
 
