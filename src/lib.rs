@@ -25,6 +25,7 @@ extern crate alloc;
 pub mod address;
 pub mod device;
 mod errno;
+pub mod lifecycle;
 mod memory;
 mod owner;
 pub mod platform;

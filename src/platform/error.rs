@@ -21,6 +21,14 @@ impl HookError {
     /// The hook panicked. Under `std` the panic was caught; its message has gone to the panic hook.
     pub(crate) const PANICKED: Self = Self::new(Errno::EIO, "the platform's hook panicked");
 
+    /// The platform cannot say that DMA is blocked.
+    pub(crate) const NOT_BLOCKED: Self = Self::new(Errno::EBUSY, "it is not certain that DMA is blocked");
+
+    /// Whether the hook panicked.
+    pub(crate) fn is_panic(self) -> bool {
+        core::ptr::eq(self.reason, Self::PANICKED.reason)
+    }
+
     /// What a C caller gets.
     pub const fn errno(self) -> Errno {
         self.errno

@@ -56,6 +56,12 @@ pub trait Platform: Send + Sync {
     /// members goes back to the host yet.
     fn group_in_use(&self, group: GroupId) -> bool;
 
+    /// Whether a device that a guest gives back goes to quarantine and not to the host.
+    fn keeps_in_quarantine(&self, device: Sbdf) -> bool {
+        let _ = device;
+        false
+    }
+
     /// Nanoseconds of a clock that starts anywhere. For the durations in events and the rate of faults.
     fn now(&self) -> u64;
 

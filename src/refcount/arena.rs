@@ -11,8 +11,8 @@
 
 use core::ptr::NonNull;
 
-use super::slot::Slot;
-use super::table::{Table, WriteAt};
+use super::slot::{ARRIVING, Slot};
+use super::table::Table;
 use super::word::{LAST_GENERATION, Seen, State};
 use crate::Sbdf;
 use crate::memory::{NoMemory, Shared};
@@ -32,9 +32,13 @@ pub(crate) enum Occupied {
     Removing,
     /// It is closed, its teardown still runs.
     Closing,
+    /// It is still being added.
+    Arriving,
+    /// It is gone, and what could still reach memory by its address is not cleared yet.
+    Teardown,
 }
 
-/// Why `prepare` gave nothing.
+/// Why `reserve` gave nothing.
 #[derive(Debug)]
 pub(crate) enum CannotPrepare {
     Occupied(Occupied),
@@ -60,7 +64,12 @@ impl<T, L: RawLock> Arena<T, L> {
 
     /// Every slot whose device is present, in address order; a walk that sees what comes and goes meanwhile.
     pub(crate) fn present(&self) -> impl Iterator<Item = &Slot<T, L>> {
-        let mut from = Some(Sbdf::default());
+        self.present_from(Sbdf::default())
+    }
+
+    /// The same from an address on.
+    pub(crate) fn present_from(&self, from: Sbdf) -> impl Iterator<Item = &Slot<T, L>> {
+        let mut from = Some(from);
         core::iter::from_fn(move || {
             let slot = self.table.first_from(from?)?;
             from = slot.address().successor();
@@ -71,9 +80,9 @@ impl<T, L: RawLock> Arena<T, L> {
 }
 
 impl<T, L: RawLock> Shared<Arena<T, L>> {
-    /// Finds the slot for a new device at this address, and holds the segment's writer lock until it is opened
-    /// or the preparation is dropped, which leaves nothing behind but empty tables.
-    pub(crate) fn prepare(&self, address: Sbdf) -> Result<Prepared<'_, T, L>, CannotPrepare> {
+    /// Takes the slot for a new device at this address: from now on it is the caller's, and for everyone else there
+    /// is nothing. Dropping the reservation leaves nothing behind but empty tables.
+    pub(crate) fn reserve(&self, address: Sbdf) -> Result<Reserved<'_, T, L>, CannotPrepare> {
         let mut leaf = self.table.segment_or_make(address.segment())?.write(address)?;
         let new = || Slot::new(address, self.as_ptr());
         let slot = match leaf.current() {
@@ -84,7 +93,12 @@ impl<T, L: RawLock> Shared<Arena<T, L>> {
                     State::Live => return Err(CannotPrepare::Occupied(Occupied::Present)),
                     State::Removing => return Err(CannotPrepare::Occupied(Occupied::Removing)),
                     State::Closed if !seen.is_vacant() => {
-                        return Err(CannotPrepare::Occupied(Occupied::Closing));
+                        let arrives = slot.marks() & ARRIVING != 0;
+                        let occupied = if arrives { Occupied::Arriving } else { Occupied::Closing };
+                        return Err(CannotPrepare::Occupied(occupied));
+                    }
+                    State::Gone if slot.keeps_address() => {
+                        return Err(CannotPrepare::Occupied(Occupied::Teardown));
                     }
                     State::Closed if usable(seen) => slot,
                     State::Gone if weakened(Site::GoneTakesAnotherSlot) => slot,
@@ -97,7 +111,9 @@ impl<T, L: RawLock> Shared<Arena<T, L>> {
                 }
             }
         };
-        Ok(Prepared { arena: self, slot, _writing: leaf })
+        slot.set_marks(ARRIVING);
+        slot.word.reserve();
+        Ok(Reserved { arena: self, slot })
     }
 }
 
@@ -105,27 +121,37 @@ fn usable(seen: Seen) -> bool {
     seen.is_vacant() && seen.generation() < LAST_GENERATION
 }
 
-/// A vacant slot, and the writer lock under which it is filled.
-pub(crate) struct Prepared<'a, T, L: RawLock> {
+/// A slot that is this caller's to fill.
+#[must_use]
+pub(crate) struct Reserved<'a, T, L: RawLock> {
     arena: &'a Shared<Arena<T, L>>,
     slot: &'a Slot<T, L>,
-    _writing: WriteAt<'a, Slot<T, L>, L>,
 }
 
-impl<'a, T, L: RawLock> Prepared<'a, T, L> {
+impl<'a, T, L: RawLock> Reserved<'a, T, L> {
     pub(crate) fn slot(&self) -> &'a Slot<T, L> {
         self.slot
     }
 
     /// The device is there, live, with its creation reference (R1).
-    pub(crate) fn open(self, value: T) {
-        // SAFETY: the slot is vacant and stays so under the writer lock; whoever locks the device meanwhile
-        // finds it closed and does not touch the value.
-        unsafe { self.slot.value.get_mut().deref().write(value) };
+    pub(crate) fn open(self, value: T, marks: u8) {
+        let Self { arena, slot } = self;
+        core::mem::forget(self);
+        // SAFETY: the slot is reserved by this caller alone; whoever locks the device meanwhile finds it closed and
+        // does not touch the value.
+        unsafe { slot.value.get_mut().deref().write(value) };
+        slot.set_marks(marks);
         if !weakened(Site::DeviceHoldsMemory) {
             // The device's own share of the arena; `Slot::destroy` takes it back.
-            let _: NonNull<Arena<T, L>> = self.arena.clone().into_raw();
+            let _: NonNull<Arena<T, L>> = arena.clone().into_raw();
         }
-        self.slot.word.open();
+        slot.word.open();
+    }
+}
+
+impl<T, L: RawLock> Drop for Reserved<'_, T, L> {
+    fn drop(&mut self) {
+        self.slot.set_marks(0);
+        self.slot.word.vacate();
     }
 }

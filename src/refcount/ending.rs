@@ -6,14 +6,20 @@
 use core::ptr::NonNull;
 
 use super::Busy;
+use super::reference::Ref;
 use super::slot::{Slot, WouldDeadlock};
 use super::word::State;
 use crate::sync::{RawLock, Site, WaitTable, weakened};
 
 impl<T, L: RawLock> Slot<T, L> {
     /// Closes the device if `permit` allows it and nobody uses it: from the return on, no handle exists and
-    /// none can be made. `permit` looks at the device under its lock, in the instant of closing.
-    pub(crate) fn close(&self, permit: impl Fn(&T) -> bool) -> Result<Closed<'_, T, L>, CloseRefused> {
+    /// none can be made, but for the `held` references that the caller owns and keeps. `permit` looks at the
+    /// device under its lock, in the instant of closing.
+    pub(crate) fn close(
+        &self,
+        held: u32,
+        permit: impl Fn(&T) -> bool,
+    ) -> Result<Closed<'_, T, L>, CloseRefused> {
         loop {
             let closed = self.close_once(|| {
                 let permitted = self.word.look(Site::LockedAcquire).state() != State::Live || {
@@ -21,7 +27,7 @@ impl<T, L: RawLock> Slot<T, L> {
                     // SAFETY: under the device lock and LIVE: the value is there, and this thread's.
                     permit(unsafe { value.deref().assume_init_ref() })
                 };
-                permitted.then(|| self.word.close())
+                permitted.then(|| self.word.close(held))
             })?;
             let seen = match closed {
                 None => return Err(CloseRefused::NotPermitted),
@@ -35,7 +41,9 @@ impl<T, L: RawLock> Slot<T, L> {
                 State::Gone => return Err(CloseRefused::Gone),
                 State::Removing => return Err(CloseRefused::Removing),
                 State::Live => {
-                    if let Some(busy) = self.busy() {
+                    if let Some(busy) = self.busy()
+                        && busy.uses > held
+                    {
                         return Err(CloseRefused::Busy(busy));
                     }
                     // The last use went while the names were read: it can be closed now.
@@ -85,8 +93,7 @@ impl From<WouldDeadlock> for CloseRefused {
     }
 }
 
-/// A device that this thread has closed: nobody else reaches it. Dropping this runs the destructor and frees
-/// the address.
+/// A device that this thread has closed: nobody else reaches it. Dropping this opens it again, the same as before.
 #[must_use]
 pub(crate) struct Closed<'a, T, L: RawLock>(pub(super) &'a Slot<T, L>);
 
@@ -101,12 +108,19 @@ impl<T, L: RawLock> Closed<'_, T, L> {
         // SAFETY: this thread closed the device, so it alone reaches the value, which is still there.
         teardown(unsafe { value.deref().assume_init_mut() })
     }
+
+    /// Runs the destructor and frees the address.
+    pub(crate) fn destroy(self) {
+        let slot = NonNull::from(self.0);
+        core::mem::forget(self);
+        // SAFETY: a `Closed` is made once, by whoever closed the device.
+        unsafe { Slot::destroy(slot) }
+    }
 }
 
 impl<T, L: RawLock> Drop for Closed<'_, T, L> {
     fn drop(&mut self) {
-        // SAFETY: a `Closed` is made once, by whoever closed the device.
-        unsafe { Slot::destroy(NonNull::from(self.0)) }
+        self.0.word.reopen();
     }
 }
 
@@ -128,6 +142,13 @@ impl<T, L: RawLock> Departure<'_, T, L> {
             settle(unsafe { value.deref().assume_init_mut() })
         };
         if weakened(Site::GoneDrains) { Ok(settle()) } else { slot.under_lock(settle) }
+    }
+
+    /// A use of the device that is leaving, for what is to be done once it has left.
+    pub(crate) fn keep(&self) -> Ref<T, L> {
+        self.slot.word.get_more();
+        // SAFETY: counted on the line above, next to the creation reference that this departure owns.
+        unsafe { Ref::from_counted(NonNull::from(self.slot)) }
     }
 
     /// Tells the holders that asked for it, wakes the ticket, and puts the creation reference. If that was the

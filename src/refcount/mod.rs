@@ -13,6 +13,7 @@
 //! - [`locked`]: the default access: the device's own lock and no count.
 //! - [`table`], [`chunk`], [`arena`]: finding a slot with loads only, and what keeps its memory.
 //! - [`list`], [`directory`]: membership for iteration, and lookup by guest address.
+//! - [`side`]: what has to be found without any lock, beside the slots.
 //! - [`ending`]: closing a device nobody uses, and the departure of one whose hardware is gone.
 //! - [`removal`]: removal that waits for the last use; its waiters live in
 //!   [`WaitTable`](crate::sync::WaitTable), not in slots, because a put may not touch the slot once its
@@ -40,6 +41,7 @@ mod locked;
 mod names;
 mod reference;
 mod removal;
+mod side;
 mod slot;
 mod table;
 mod word;
@@ -49,14 +51,15 @@ pub use holder::Holder;
 pub use names::OnGone;
 pub use slot::WouldDeadlock;
 
-pub(crate) use arena::{Arena, CannotPrepare, Occupied};
+pub(crate) use arena::{Arena, CannotPrepare, Occupied, Reserved};
 pub(crate) use directory::Directory;
 pub(crate) use ending::{CloseRefused, Closed};
 pub(crate) use list::{List, Snapshot, SnapshotEntry};
 pub(crate) use locked::Locked;
 pub(crate) use reference::{NamedRef, Ref, WeakRef};
 pub(crate) use removal::{BeginRefused, Progress, Removal};
-pub(crate) use slot::Slot;
+pub(crate) use side::SideTable;
+pub(crate) use slot::{KEEPS_ADDRESS, Slot};
 pub(crate) use word::State;
 
 /// The protocol is broken: a reference was put twice, or leaked half a billion times. Nothing that runs on

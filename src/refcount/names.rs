@@ -90,6 +90,11 @@ impl Names {
         Some(name.token)
     }
 
+    pub(crate) fn rename_parked(&mut self, from: Holder, to: Holder) -> bool {
+        let name = self.names.iter_mut().find(|name| name.parked && name.holder == from);
+        name.map(|name| name.holder = to).is_some()
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.names.len()
     }

@@ -128,6 +128,12 @@ impl<T, L: RawLock> NamedRef<T, L> {
         let this = ManuallyDrop::new(self);
         this.slot().park_name(this.token);
     }
+
+    /// Lets the name go and leaves the reference counted. For a closer that owns it: the count goes with the device.
+    pub(crate) fn forfeit(self) {
+        let this = ManuallyDrop::new(self);
+        this.slot().remove_name(this.token);
+    }
 }
 
 impl<T, L: RawLock> Drop for NamedRef<T, L> {

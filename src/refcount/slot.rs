@@ -35,6 +35,11 @@ use crate::sync::{Ordering, RawLock, Site, UnsafeCell, weakened};
 #[error("the calling thread holds this device's lock: drop its guard first")]
 pub struct WouldDeadlock;
 
+/// A mark: once this device is gone, no other may come to its address before the mark is taken away.
+pub(crate) const KEEPS_ADDRESS: u8 = 1 << 1;
+/// A mark: the device is being added.
+pub(super) const ARRIVING: u8 = 1 << 2;
+
 /// The memory of one address's devices. See the module.
 ///
 /// Cache-line aligned, so that two threads at work on two devices share none, and in declared order: what an
@@ -177,7 +182,7 @@ impl<T, L: RawLock> Slot<T, L> {
                 slot.told.store(false, Ordering::Relaxed);
                 slot.word.vacate();
                 if !weakened(Site::DeviceHoldsMemory) {
-                    // SAFETY: `Prepared::open` gave this share away when the device came; it is taken back
+                    // SAFETY: `Reserved::open` gave this share away when the device came; it is taken back
                     // once per device, by the closer.
                     drop(unsafe { Shared::from_raw(arena) });
                 }
@@ -249,10 +254,41 @@ impl<T, L: RawLock> Slot<T, L> {
     }
 
     pub(crate) fn set_marks(&self, marks: u8) {
-        self.marks.store(marks, Ordering::Relaxed);
+        // Release: pairs with the Acquire below.
+        self.marks.store(marks, Ordering::Release);
+    }
+
+    /// Whether the device is gone and its address not free.
+    pub(crate) fn keeps_address_when_gone(&self) -> bool {
+        self.glance().state() == State::Gone && self.keeps_address()
+    }
+
+    /// Whether the address will not be free when the device is gone.
+    pub(super) fn keeps_address(&self) -> bool {
+        // Acquire: pairs with the Release of who took the mark away, whose work is over then.
+        self.marks.load(Ordering::Acquire) & KEEPS_ADDRESS != 0
     }
 
     // ---- names
+
+    /// The first name that `pick` takes.
+    pub(crate) fn find_holder<R>(&self, pick: impl Fn(Holder) -> Option<R>) -> Option<R>
+    where
+        R: Ord,
+    {
+        self.with_names(|names| names.as_ref()?.holders().filter_map(pick).min())
+    }
+
+    /// Whether the device is gone. Ordered with [`find_holder`](Self::find_holder) by the leaf lock: of one who looks
+    /// for holders after the device has gone and one who asks this after it became a holder, one finds the other.
+    pub(crate) fn is_gone_by_names(&self) -> bool {
+        self.with_names(|_| self.glance().state() == State::Gone)
+    }
+
+    /// Gives a parked name another one; `false` if it is not there.
+    pub(crate) fn rename_parked(&self, from: Holder, to: Holder) -> bool {
+        self.with_names(|names| names.as_mut().is_some_and(|names| names.rename_parked(from, to)))
+    }
 
     #[inline]
     pub(super) fn with_names<R>(&self, step: impl FnOnce(&mut Option<Box<Names>>) -> R) -> R {

@@ -8,9 +8,9 @@
 //! ```
 //!
 //! ```text
-//!              open                    close: exactly 1 reference
-//!  CLOSED|0  ---------->  LIVE|1+  ------------------------------>  CLOSED|1
-//!     ^                   |  ^  |                                      |
+//!    reserve      open                close: exactly 1 reference
+//!  CLOSED|0 -> CLOSED|1 -> LIVE|1+  ---------------------------->  CLOSED|1
+//!     ^   (abandoned)     |  ^  |  <------------ reopen --------------|
 //!     |      begin_removal|  |  |gone                                  | teardown,
 //!     |                   v  |  |          close                       | destructor
 //!     |            REMOVING|1+ -|--------------------------------------+
@@ -20,8 +20,9 @@
 //!     +----------------------------- vacate ---------------------------+
 //! ```
 //!
-//! `CLOSED|1` and `GONE|0` belong to one thread, the one whose step led there: it tears down and destroys. The
-//! count includes the creation reference, so a live device counts at least one.
+//! `CLOSED|1` and `GONE|0` belong to one thread, the one whose step led there: it builds the device up, or tears
+//! it down and destroys it. The count includes the creation reference, so a live device counts at least one. A
+//! closer that owns references itself (a set that is closed together) closes at its own count, and keeps it.
 //!
 //! A get is a compare-exchange from LIVE, never a blind addition. That is the one place where this protocol
 //! departs from the plan it started from, and it buys three things: a get that loses leaves no trace at all
@@ -226,24 +227,25 @@ impl Word {
         }
     }
 
-    /// LIVE with only the creation reference becomes closing; otherwise what stands in the way.
-    pub(crate) fn close(&self) -> Result<Seen, Seen> {
-        self.close_if(|seen| seen.state() == State::Live)
+    /// LIVE with only the creation reference, and the `held` ones that the closer owns, becomes closing;
+    /// otherwise what stands in the way.
+    pub(crate) fn close(&self, held: u32) -> Result<Seen, Seen> {
+        self.close_if(held, |seen| seen.state() == State::Live)
     }
 
     /// The same for a device in removal, by its ticket.
     pub(crate) fn close_removing(&self, generation: u32) -> Result<Seen, Seen> {
-        self.close_if(|seen| {
+        self.close_if(0, |seen| {
             seen.generation() == generation
                 && (seen.state() == State::Removing || weakened(Site::TicketChecksState))
         })
     }
 
-    fn close_if(&self, state: impl Fn(Seen) -> bool) -> Result<Seen, Seen> {
+    fn close_if(&self, held: u32, state: impl Fn(Seen) -> bool) -> Result<Seen, Seen> {
         // Acquire: pairs with the Release of puts, so that the teardown comes after every use.
         self.update(ordering(Site::CloseAcquire, Ordering::Acquire), |seen| {
-            let unused = seen.references() == 1 || weakened(Site::CloseChecksCount);
-            (state(seen) && unused).then(|| seen.in_state(State::Closed).with_references(1))
+            let unused = seen.references() == 1 + held || weakened(Site::CloseChecksCount);
+            (state(seen) && unused).then(|| seen.in_state(State::Closed).with_references(1 + held))
         })
     }
 
@@ -268,16 +270,33 @@ impl Word {
         self.update(Ordering::Acquire, |seen| seen.is_present().then(|| seen.in_state(State::Gone)))
     }
 
-    /// A vacant slot becomes LIVE with the creation reference, one generation on. Only under the segment
-    /// writer lock, with the device in place.
+    /// A vacant slot becomes the caller's, who opens it or vacates it. Only under the segment writer lock.
+    pub(crate) fn reserve(&self) {
+        let before = self.glance_to_write();
+        debug_assert!(before.is_vacant(), "reserved {before:?}");
+        // Relaxed: nothing is published. The caller has acquired what was here before.
+        self.0.swap(before.with_references(1).0, Ordering::Relaxed);
+    }
+
+    /// A reserved slot becomes LIVE with the creation reference, one generation on. Only by who reserved it, with
+    /// the device in place.
     pub(crate) fn open(&self) -> Seen {
         let before = self.glance_to_write();
-        debug_assert!(before.is_vacant(), "opened {before:?}");
+        debug_assert_eq!((before.state(), before.references()), (State::Closed, 1), "opened {before:?}");
         let step = u32::from(!weakened(Site::OpenAdvancesGeneration));
         let open = Seen::new(before.generation() + step, State::Live, 1);
         // Release: pairs with the Acquire of get, upgrade and locked access.
         self.0.swap(open.0, ordering(Site::OpenRelease, Ordering::Release));
         open
+    }
+
+    /// The closer gives the device back: LIVE again, the same device. Only by who closed it.
+    pub(crate) fn reopen(&self) {
+        let closed = self.glance_to_write();
+        debug_assert_eq!(closed.state(), State::Closed, "reopened {closed:?}");
+        // Release: as in `open`.
+        let live = closed.in_state(State::Live);
+        self.0.swap(live.0, ordering(Site::OpenRelease, Ordering::Release));
     }
 
     /// The closer is done: `CLOSED|1` or `GONE|0` becomes vacant. The slot may be reused at once.
@@ -324,6 +343,7 @@ mod tests {
         let word = Word::new();
         assert_eq!(word.get(), None);
         assert!(word.glance().is_vacant());
+        word.reserve();
         word.open();
         word.begin_removal(1).unwrap();
         let before = word.glance();
@@ -334,12 +354,14 @@ mod tests {
     #[test]
     fn r1_a_device_is_born_with_one_reference() {
         let word = Word::new();
+        word.reserve();
         assert_eq!(word.open().references(), 1);
     }
 
     #[test]
     fn the_last_put_of_a_gone_device_is_told_to_destroy_and_no_other() {
         let word = Word::new();
+        word.reserve();
         word.open();
         word.get().unwrap();
         word.gone().unwrap();

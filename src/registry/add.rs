@@ -4,12 +4,13 @@ use core::fmt;
 
 use super::Core;
 use super::binding::{Binding, Record};
+use super::domain::DomainState;
 use crate::Sbdf;
-use crate::owner::Owner;
-use crate::memory::{NoMemory, Shared};
-use crate::refcount::{Busy, CannotPrepare, Holder, Occupied};
-use crate::transition::Transition;
+use crate::errno::Errno;
+use crate::memory::NoMemory;
+use crate::refcount::{Busy, CannotPrepare, Holder, KEEPS_ADDRESS, Occupied, Reserved};
 use crate::sync::RawLock;
+use crate::transition::Transition;
 
 /// A device was not added; its data comes back.
 pub struct AddError<D> {
@@ -48,33 +49,82 @@ impl<D> fmt::Display for AddError<D> {
 
 impl<D> core::error::Error for AddError<D> {}
 
-pub(super) fn add<D, L: RawLock>(
-    core: &Shared<Core<D, L>>,
-    address: Sbdf,
-    data: D,
-) -> Result<(), AddError<D>> {
-    let prepared = match core.arena.prepare(address) {
-        Ok(prepared) => prepared,
-        Err(error) => {
-            let reason = match error {
-                CannotPrepare::NoMemory => AddRefused::NoMemory(NoMemory),
-                CannotPrepare::Occupied(Occupied::Present) => AddRefused::Exists(address),
-                CannotPrepare::Occupied(Occupied::Removing | Occupied::Closing) => {
-                    AddRefused::Busy(Busy::because(Holder::Transition(Transition::Remove)))
-                }
-            };
-            return Err(AddError { data, reason });
-        }
-    };
-    // The host's list is locked inside the segment's writer lock, here only: a device is found and is listed
-    // from one instant on, so whoever removes it or reports it gone finds it on the list.
-    let mut host = core.host.members.lock();
-    if let Err(no_memory) = host.promise(1) {
-        return Err(AddError { data, reason: no_memory.into() });
+/// An address that is being filled: nobody else finds a device there, and none can come. Dropping it leaves
+/// nothing behind.
+#[must_use]
+pub(crate) struct Arriving<'a, D, L: RawLock> {
+    list: &'a DomainState<D, L>,
+    /// `None` once the device is published.
+    reserved: Option<Reserved<'a, Record<D>, L>>,
+}
+
+/// What becomes of an address when its device is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Afterwards {
+    /// The next device may come.
+    Free,
+    /// It stays taken until [`release_address`](super::gone::release_address).
+    Kept,
+}
+
+impl<'a, D, L: RawLock> Arriving<'a, D, L> {
+    pub(super) fn reserve(
+        core: &'a Core<D, L>,
+        address: Sbdf,
+        list: &'a DomainState<D, L>,
+    ) -> Result<Self, AddRefused> {
+        let reserved = core.arena.reserve(address).map_err(|error| match error {
+            CannotPrepare::NoMemory => AddRefused::NoMemory(NoMemory),
+            CannotPrepare::Occupied(Occupied::Present) => AddRefused::Exists(address),
+            CannotPrepare::Occupied(occupied) => AddRefused::Busy(Busy::because(match occupied {
+                Occupied::Arriving => Holder::Transition(Transition::Add),
+                Occupied::Teardown => Holder::DmaTeardown,
+                _ => Holder::Transition(Transition::Remove),
+            })),
+        })?;
+        list.members.lock().promise(1)?;
+        Ok(Self { list, reserved: Some(reserved) })
     }
-    let slot = prepared.slot();
-    prepared.open(Record { binding: Binding::Host, data });
-    host.arrive(slot);
-    debug_assert_eq!(core.host.owner, Owner::Host);
-    Ok(())
+
+    /// The device is known: found and listed from one instant on, so whoever removes it or reports it gone finds
+    /// it on the list.
+    pub(crate) fn publish(mut self, data: D, afterwards: Afterwards) {
+        let marks = if afterwards == Afterwards::Kept { KEEPS_ADDRESS } else { 0 };
+        if let Some(reserved) = self.reserved.take() {
+            let slot = reserved.slot();
+            let binding = Binding::settled(self.list.place(slot.address()));
+            let mut members = self.list.members.lock();
+            reserved.open(Record { binding, data }, marks);
+            members.arrive(slot);
+        }
+    }
+}
+
+impl<D, L: RawLock> Drop for Arriving<'_, D, L> {
+    fn drop(&mut self) {
+        if self.reserved.is_some() {
+            self.list.members.lock().release(1);
+        }
+    }
+}
+
+pub(super) fn add<D, L: RawLock>(core: &Core<D, L>, address: Sbdf, data: D) -> Result<(), AddError<D>> {
+    match Arriving::reserve(core, address, &core.host) {
+        Ok(arriving) => {
+            arriving.publish(data, Afterwards::Free);
+            Ok(())
+        }
+        Err(reason) => Err(AddError { data, reason }),
+    }
+}
+
+impl AddRefused {
+    /// What a C caller gets.
+    pub const fn errno(&self) -> Errno {
+        match self {
+            Self::Exists(_) => Errno::EEXIST,
+            Self::Busy(_) => Errno::EBUSY,
+            Self::NoMemory(_) => Errno::ENOMEM,
+        }
+    }
 }

@@ -1,10 +1,11 @@
 //! Whose a device is: the truth about ownership, in the device's slot, under the device's lock.
 
-use alloc::vec::Vec;
 use crate::address::{Bus, DevFn, Sbdf, Segment};
 use crate::memory::Shared;
 use crate::owner::{DomainId, Owner};
+use crate::refcount::Holder;
 use crate::sync::{AtomicBool, Ordering, Site, ordering};
+use alloc::vec::Vec;
 
 /// A guest in one life of its number. Numbers are given again when a guest is gone; a handle of the old guest
 /// must not reach the new one's devices.
@@ -22,6 +23,8 @@ pub(super) enum Place {
     Quarantine,
     Hidden,
     Guest(Guest, Sbdf),
+    /// Broken, on the list of the guest whose memory its DMA may still reach, and out of the guest's sight.
+    DmaOf(Guest),
 }
 
 impl Place {
@@ -32,13 +35,30 @@ impl Place {
         }
     }
 
+    /// The name of the reference that being here is.
+    pub(super) fn assignment(self) -> Option<Holder> {
+        match self {
+            Self::Guest(guest, _) => Some(Holder::Domain(guest.id)),
+            Self::DmaOf(guest) => Some(Holder::DmaOf(guest.id)),
+            _ => None,
+        }
+    }
+
+    /// The guest that is here, whether it sees the device or not.
+    pub(super) fn guest(self) -> Option<Guest> {
+        match self {
+            Self::Guest(guest, _) | Self::DmaOf(guest) => Some(guest),
+            _ => None,
+        }
+    }
+
     pub(super) fn owner(self) -> Owner {
         match self {
             Self::Unowned => Owner::Unowned,
             Self::Host => Owner::Host,
             Self::Quarantine => Owner::Quarantine,
             Self::Hidden => Owner::Hidden,
-            Self::Guest(guest, _) => Owner::Guest(guest.id),
+            Self::Guest(guest, _) | Self::DmaOf(guest) => Owner::Guest(guest.id),
         }
     }
 }
@@ -77,6 +97,7 @@ pub(super) enum Binding {
     Quarantine,
     Hidden,
     Guest { bus: Bus, devfn: DevFn, segment: Segment, guest: Guest },
+    DmaOf { guest: Guest },
     Moving { member: u32, moves: Shared<Move> },
 }
 
@@ -87,6 +108,7 @@ impl Binding {
             Place::Host => Self::Host,
             Place::Quarantine => Self::Quarantine,
             Place::Hidden => Self::Hidden,
+            Place::DmaOf(guest) => Self::DmaOf { guest },
             Place::Guest(guest, at) => {
                 Self::Guest { bus: at.bus(), devfn: at.devfn(), segment: at.segment(), guest }
             }
@@ -100,6 +122,7 @@ impl Binding {
             Self::Host => Place::Host,
             Self::Quarantine => Place::Quarantine,
             Self::Hidden => Place::Hidden,
+            Self::DmaOf { guest } => Place::DmaOf(*guest),
             Self::Guest { bus, devfn, segment, guest } => {
                 Place::Guest(*guest, Sbdf::new(*segment, *bus, *devfn))
             }

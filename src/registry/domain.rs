@@ -4,8 +4,8 @@ use core::fmt;
 
 use super::AccessError;
 use super::binding::{Guest, Place, Record};
+use super::claim::is_claimed;
 use super::handle::Locked;
-use super::moves::is_claimed;
 use super::snapshot::Devices;
 use crate::Sbdf;
 use crate::address::Segment;
@@ -32,7 +32,9 @@ pub(super) struct Members<D, L: RawLock> {
     pub(super) list: List<Record<D>, L>,
     /// Room on the list that moves under way have been promised.
     promised: usize,
-    /// No device comes any more.
+    /// The guest is going: no device comes any more, those it has can leave.
+    pub(super) dying: bool,
+    /// The guest is gone.
     pub(super) closed: bool,
     /// No guest address below this one is free, counted in devices.
     lowest_free: u16,
@@ -43,7 +45,7 @@ pub(super) struct Members<D, L: RawLock> {
 impl<D, L: RawLock> DomainState<D, L> {
     pub(super) fn new(owner: Owner, life: u32, arena: &Shared<Arena<Record<D>, L>>) -> Self {
         let list = List::new(arena.clone());
-        let members = Members { list, promised: 0, closed: false, lowest_free: 0, freed: 0 };
+        let members = Members { list, promised: 0, dying: false, closed: false, lowest_free: 0, freed: 0 };
         Self { owner, life, members: Lock::new(members), directory: Directory::new(arena.clone()) }
     }
 

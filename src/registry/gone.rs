@@ -1,10 +1,12 @@
 //! Surprise removal: the hardware is away already, and the registry follows.
 
 use super::Core;
-use super::binding::{Place, Record};
+use super::binding::Record;
+use super::claim::CLAIMED;
 use crate::Sbdf;
+use crate::errno::Errno;
 use crate::owner::Owner;
-use crate::refcount::{Holder, Slot, WouldDeadlock};
+use crate::refcount::{KEEPS_ADDRESS, Ref, Slot, WouldDeadlock};
 use crate::sync::{RawLock, Site, weakened};
 
 /// Why nothing was reported gone.
@@ -21,25 +23,65 @@ pub enum GoneError {
 
 pub(super) fn report_gone<D, L: RawLock>(core: &Core<D, L>, address: Sbdf) -> Result<(), GoneError> {
     let slot = core.arena.find(address).ok_or(GoneError::NotFound(address))?;
-    depart(core, slot)?.then_some(()).ok_or(GoneError::NotFound(address))
+    depart(core, slot, |_, _| ())?.map(drop).ok_or(GoneError::NotFound(address))
 }
 
-/// The steps of a surprise removal; `false` if there is no device to go.
-pub(super) fn depart<D, L: RawLock>(
+/// Whether a transition has the device in its hands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum InHands {
+    /// None: what is to be settled is the reporter's.
+    Nobodys,
+    /// One does, and settles when it finds the device gone.
+    ATransitions,
+}
+
+/// A device that has left: its memory stays while this exists.
+pub(crate) struct Departed<D, L: RawLock>(Ref<Record<D>, L>);
+
+impl<D, L: RawLock> Departed<D, L> {
+    pub(super) fn new(reference: Ref<Record<D>, L>) -> Self {
+        Self(reference)
+    }
+
+    pub(crate) fn address(&self) -> Sbdf {
+        self.0.slot().address()
+    }
+
+    /// Runs `step` on the data under the device's lock.
+    pub(crate) fn with<R>(&self, step: impl FnOnce(&mut D) -> R) -> Result<R, WouldDeadlock> {
+        Ok(step(&mut self.0.settle()?.data))
+    }
+
+    /// The address is free for the next device.
+    pub(crate) fn release_address(&self) -> Result<(), WouldDeadlock> {
+        let device = self.0.settle()?;
+        let slot = device.slot();
+        slot.set_marks(slot.marks() & !KEEPS_ADDRESS);
+        Ok(())
+    }
+}
+
+/// The steps of a surprise removal; `None` if there is no device to go. `settle` looks at the data once no access is
+/// inside any more, under the device's lock.
+pub(super) fn depart<D, L: RawLock, R>(
     core: &Core<D, L>,
     slot: &Slot<Record<D>, L>,
-) -> Result<bool, WouldDeadlock> {
-    let Some(departure) = slot.gone()? else { return Ok(false) };
+    mut settle: impl FnMut(&mut D, InHands) -> R,
+) -> Result<Option<(R, Departed<D, L>)>, WouldDeadlock> {
+    let Some(departure) = slot.gone()? else { return Ok(None) };
+    let departed = Departed::new(departure.keep());
+    let mut settled = None;
     loop {
         let (owner, assignment) = departure.drain(|record| {
+            if settled.is_none() {
+                let claimed = slot.marks() & CLAIMED != 0;
+                let in_hands = if claimed { InHands::ATransitions } else { InHands::Nobodys };
+                settled = Some(settle(&mut record.data, in_hands));
+            }
             let place = record.binding.place();
             // A move under way settles its members itself and will find this one gone.
-            let assignment = match place {
-                Place::Guest(guest, _) if !record.binding.is_moving() => {
-                    slot.unpark(Holder::Domain(guest.id))
-                }
-                _ => None,
-            };
+            let moving = record.binding.is_moving();
+            let assignment = place.assignment().filter(|_| !moving).and_then(|holder| slot.unpark(holder));
             (place.owner(), assignment)
         })?;
         drop(assignment);
@@ -52,5 +94,15 @@ pub(super) fn depart<D, L: RawLock>(
         debug_assert_ne!(owner, Owner::Hidden, "hidden devices do not move");
     }
     departure.finish();
-    Ok(true)
+    Ok(settled.map(|settled| (settled, departed)))
+}
+
+impl GoneError {
+    /// What a C caller gets.
+    pub const fn errno(&self) -> Errno {
+        match self {
+            Self::NotFound(_) => Errno::ENODEV,
+            Self::WouldDeadlock(_) => Errno::EDEADLK,
+        }
+    }
 }

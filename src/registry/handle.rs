@@ -5,10 +5,12 @@ use core::ops::{Deref, DerefMut};
 use core::ptr::NonNull;
 
 use super::binding::Record;
+use super::claim::is_claimed;
 use super::status::Status;
 use crate::Sbdf;
-use crate::owner::Owner;
+use crate::errno::Errno;
 use crate::memory::NoMemory;
+use crate::owner::Owner;
 use crate::refcount::{self, Holder, NamedRef, OnGone, Ref, State, WeakRef, WouldDeadlock};
 use crate::sync::{RawLock, with_default_lock};
 
@@ -127,6 +129,16 @@ impl<D, L: RawLock> Hold<D, L> {
         Handle(self.0.reference().clone())
     }
 
+    /// The device was reported gone, as seen after whoever reported it began to look for its dependants.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.0.slot().is_gone_by_names()
+    }
+
+    /// Ends a use that a closer of the device owns: the count goes with the device.
+    pub(crate) fn forfeit(self) {
+        self.0.forfeit();
+    }
+
     /// As [`Handle::lock`].
     pub fn lock(&self) -> Result<Locked<'_, D, L>, AccessError> {
         self.0.slot().lock()?.map(Locked::new).ok_or(AccessError::NotFound)
@@ -216,6 +228,11 @@ impl<'a, D, L: RawLock> Locked<'a, D, L> {
         self.0.state() == State::Removing
     }
 
+    /// A transition has claimed the device.
+    pub fn is_claimed(&self) -> bool {
+        is_claimed(&self.0)
+    }
+
     /// Takes a use that outlasts the lock, also while a removal is pending: for an effect of this access that
     /// is still to be carried out.
     pub fn keep(&self, holder: Holder) -> Result<Hold<D, L>, NoMemory> {
@@ -242,5 +259,15 @@ impl<D, L: RawLock> DerefMut for Locked<'_, D, L> {
 impl<D: fmt::Debug, L: RawLock> fmt::Debug for Locked<'_, D, L> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Locked").field(&format_args!("{}", self.address())).field(&**self).finish()
+    }
+}
+
+impl AccessError {
+    /// What a C caller gets.
+    pub const fn errno(&self) -> Errno {
+        match self {
+            Self::NotFound => Errno::ENODEV,
+            Self::WouldDeadlock(_) => Errno::EDEADLK,
+        }
     }
 }

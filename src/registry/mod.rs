@@ -20,10 +20,13 @@
 
 mod add;
 mod binding;
+mod claim;
 mod domain;
 mod gone;
 mod handle;
 mod moves;
+mod parts;
+mod relocation;
 mod remove;
 mod snapshot;
 mod status;
@@ -33,16 +36,25 @@ use alloc::vec::Vec;
 use core::fmt;
 
 pub use add::{AddError, AddRefused};
+pub(crate) use add::{Afterwards, Arriving};
+pub(crate) use claim::{Candidate, Claim, ClaimRefused};
 pub use domain::Domain;
 pub use gone::GoneError;
+pub(crate) use gone::{Departed, InHands};
 pub use handle::{AccessError, Handle, Hold, Locked, Weak};
 pub use moves::{Member, MoveError};
+pub(crate) use moves::{in_order, with_room};
+pub(crate) use relocation::{Journey, Traveller};
+pub(crate) use remove::Closing;
 pub use remove::RemoveError;
 pub use snapshot::{Devices, Listed};
 pub use status::{Phase, Status};
+#[cfg(all(feature = "std", not(loom)))]
+pub(crate) use ticket::block_on;
 pub use ticket::{RemovalTicket, TicketError};
 
 use crate::Sbdf;
+use crate::errno::Errno;
 use crate::memory::{NoMemory, Shared};
 use crate::owner::{DomainId, Owner};
 use crate::refcount::{self, Arena, Holder};
@@ -84,9 +96,9 @@ impl<D, L: RawLock> Core<D, L> {
     /// The registry goes: removes what nobody uses and reports the rest gone.
     fn end_devices(&self) {
         for slot in self.arena.present() {
-            if let Ok(closed) = slot.close(|_| true) {
-                remove::tear_down(self, closed);
-            } else if gone::depart(self, slot).is_err() {
+            if let Ok(closed) = slot.close(0, |_| true) {
+                remove::Closing::of(self, closed).finish();
+            } else if gone::depart(self, slot, |_, _| ()).is_err() {
                 // This very thread is inside, through a domain handle, and cannot wait for itself.
                 slot.abandon();
             }
@@ -293,4 +305,24 @@ pub enum DestroyDomainError {
         /// How many devices are on its list.
         devices: usize,
     },
+}
+
+impl CreateDomainError {
+    /// What a C caller gets.
+    pub const fn errno(&self) -> Errno {
+        match self {
+            Self::Exists(_) => Errno::EEXIST,
+            Self::NoMemory(_) => Errno::ENOMEM,
+        }
+    }
+}
+
+impl DestroyDomainError {
+    /// What a C caller gets.
+    pub const fn errno(&self) -> Errno {
+        match self {
+            Self::NotFound(_) => Errno::ESRCH,
+            Self::NotEmpty { .. } => Errno::EBUSY,
+        }
+    }
 }

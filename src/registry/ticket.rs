@@ -6,9 +6,10 @@ use core::task::{Context, Poll, Waker};
 
 use super::Core;
 use super::binding::{Place, Record};
-use super::moves::is_claimed;
-use super::remove::{RemoveError, in_removal, tear_down};
+use super::claim::is_claimed;
+use super::remove::{Closing, RemoveError, in_removal};
 use crate::Sbdf;
+use crate::errno::Errno;
 use crate::memory::{NoMemory, Shared};
 use crate::refcount::{BeginRefused, Busy, Progress, Removal, State, WouldDeadlock};
 use crate::sync::{RawLock, Site, weakened, with_default_lock};
@@ -107,6 +108,15 @@ impl<D, L: RawLock> RemovalTicket<D, L> {
     }
 
     fn advance(&mut self, waker: Option<&Waker>) -> Poll<Result<(), TicketError>> {
+        self.advance_to(waker, |closing| closing.finish())
+    }
+
+    /// One look at the removal; once the device is closed, what `tear_down` makes of it.
+    pub(crate) fn advance_to<R>(
+        &mut self,
+        waker: Option<&Waker>,
+        tear_down: impl FnOnce(Closing<'_, D, L>) -> R,
+    ) -> Poll<Result<R, TicketError>> {
         // Out of the ticket while it is looked at: if the teardown panics, it is over all the same.
         let mut removal = self.removal.take().ok_or(TicketError::Over)?;
         let pending = match removal.poll(waker) {
@@ -114,8 +124,7 @@ impl<D, L: RawLock> RemovalTicket<D, L> {
             Ok(Progress::Pending) => Poll::Pending,
             Ok(Progress::Gone) => return Poll::Ready(Err(TicketError::Gone)),
             Ok(Progress::Closed(closed)) => {
-                tear_down(&self.core, closed);
-                return Poll::Ready(Ok(()));
+                return Poll::Ready(Ok(tear_down(Closing::of(&self.core, closed))));
             }
         };
         self.removal = Some(removal);
@@ -135,24 +144,33 @@ impl<D, L: RawLock> RemovalTicket<D, L> {
     /// [`try_complete`](Self::try_complete), or poll with a waker of your own.
     #[cfg(all(feature = "std", not(loom)))]
     pub fn wait(&mut self, deadline: Option<std::time::Instant>) -> Result<(), TicketError> {
-        struct Unpark(std::thread::Thread);
+        block_on(deadline, |waker| self.advance(Some(waker))).unwrap_or(Err(TicketError::TimedOut))
+    }
+}
 
-        impl alloc::task::Wake for Unpark {
-            fn wake(self: alloc::sync::Arc<Self>) {
-                self.0.unpark();
-            }
+/// Blocks until `poll` is ready; `None` at the deadline.
+#[cfg(all(feature = "std", not(loom)))]
+pub(crate) fn block_on<R>(
+    deadline: Option<std::time::Instant>,
+    mut poll: impl FnMut(&Waker) -> Poll<R>,
+) -> Option<R> {
+    struct Unpark(std::thread::Thread);
+
+    impl alloc::task::Wake for Unpark {
+        fn wake(self: alloc::sync::Arc<Self>) {
+            self.0.unpark();
         }
+    }
 
-        let waker = Waker::from(alloc::sync::Arc::new(Unpark(std::thread::current())));
-        loop {
-            if let Poll::Ready(result) = self.advance(Some(&waker)) {
-                return result;
-            }
-            match deadline.map(|deadline| deadline.saturating_duration_since(std::time::Instant::now())) {
-                None => std::thread::park(),
-                Some(left) if left.is_zero() => return Err(TicketError::TimedOut),
-                Some(left) => std::thread::park_timeout(left),
-            }
+    let waker = Waker::from(alloc::sync::Arc::new(Unpark(std::thread::current())));
+    loop {
+        if let Poll::Ready(result) = poll(&waker) {
+            return Some(result);
+        }
+        match deadline.map(|deadline| deadline.saturating_duration_since(std::time::Instant::now())) {
+            None => std::thread::park(),
+            Some(left) if left.is_zero() => return None,
+            Some(left) => std::thread::park_timeout(left),
         }
     }
 }
@@ -170,5 +188,17 @@ impl<D, L: RawLock> Unpin for RemovalTicket<D, L> {}
 impl<D, L: RawLock> core::fmt::Debug for RemovalTicket<D, L> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.debug_tuple("RemovalTicket").field(&format_args!("{}", self.address)).finish()
+    }
+}
+
+impl TicketError {
+    /// What a C caller gets.
+    pub const fn errno(&self) -> Errno {
+        match self {
+            Self::Gone => Errno::ENODEV,
+            Self::Over => Errno::EINVAL,
+            Self::WouldDeadlock(_) => Errno::EDEADLK,
+            Self::TimedOut => Errno::ETIMEDOUT,
+        }
     }
 }

@@ -85,6 +85,10 @@ sites! {
     CommitChecksGone = "commit-checks-gone",
     /// The commit happens while all lists concerned are locked.
     CommitUnderLists = "commit-under-lists",
+    /// A transition looks for members that were reported gone before each of its hooks.
+    StepChecksGone = "step-checks-gone",
+    /// An assignment ends the old owner's view of the device before its DMA changes hands.
+    UnbindFirst = "unbind-first",
     /// A claim is exclusive.
     ClaimExclusive = "claim-exclusive",
     /// A removal does not begin while a transition has claimed the device.

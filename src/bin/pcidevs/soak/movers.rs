@@ -116,7 +116,11 @@ fn relocate(world: &World, set: &[usize], to: Owner, statistics: &mut Statistics
 
 /// The names under which a move to this owner may keep a device from being removed.
 fn stands_in_the_way(to: Owner) -> Vec<Holder> {
-    let kind = if to == Owner::Host { Transition::Deassign } else { Transition::Assign };
+    let kind = match to {
+        Owner::Host => Transition::Deassign,
+        Owner::Quarantine => Transition::Quarantine,
+        _ => Transition::Assign,
+    };
     let assignment = match to {
         Owner::Guest(id) => Some(Holder::Domain(id)),
         _ => None,
@@ -135,7 +139,7 @@ fn settle_notes(world: &World, notes: &[(usize, Ticket)], set: &[usize], to: Own
         return;
     }
     for place in set {
-        for kind in [Transition::Assign, Transition::Deassign] {
+        for kind in [Transition::Assign, Transition::Quarantine, Transition::Deassign] {
             books.ledger(*place).rid_of(&books.clock, Holder::Transition(kind));
         }
         for id in

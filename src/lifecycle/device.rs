@@ -1,0 +1,258 @@
+//! What the life cycle keeps of a device, beside the embedder's data and under the same lock.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::fmt;
+use core::ops::{Deref, DerefMut};
+
+use super::departure::Departure;
+use super::known::Known;
+use crate::Sbdf;
+use crate::memory::{NoMemory, Shared};
+use crate::owner::Owner;
+use crate::platform::{Attachment, AttachmentKind, HookError, Platform};
+use crate::registry::{Hold, Locked};
+
+/// One device: the embedder's data, which it dereferences to, and what its life cycle needs to know.
+pub struct Device<P: Platform> {
+    pub(super) known: Shared<Known<P::Lock>>,
+    pub(super) bound: Bound<P::Data>,
+    pub(super) condition: Condition,
+    /// What the device takes along when it is gone; made when it is added, since there may be no memory then.
+    pub(super) departure: Option<Box<Departure<P>>>,
+    /// Kept while this device exists: the bridge it is behind, its physical function.
+    pub(super) links: Links<P>,
+    data: P::Data,
+}
+
+/// The devices that a device depends on.
+pub(super) struct Links<P: Platform> {
+    pub(super) bridge: Option<Link<P>>,
+    pub(super) pf: Option<Link<P>>,
+}
+
+/// A use of one device by another.
+pub(super) type Link<P> = Hold<Device<P>, <P as Platform>::Lock>;
+
+/// The flags of a device.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Condition {
+    /// Why no guest may get it.
+    pub(super) broken: Option<HookError>,
+    /// Deassigned, it goes to quarantine and not to the host.
+    pub(super) sticky: bool,
+    /// In quarantine until its group can go back to the host.
+    pub(super) to_give_back: bool,
+    /// Hidden, and its configuration may be read only.
+    pub(super) read_only: bool,
+    /// The guest was asked to let it go; it may still answer.
+    pub(super) asked: bool,
+    /// The host has its MSI-X table.
+    pub(super) msix_table: bool,
+    /// The NUMA node it is near.
+    pub(super) node: Option<u32>,
+    /// A physical function's "extended function" (ARI), which its virtual functions inherit.
+    pub(super) extended_function: bool,
+}
+
+impl<P: Platform> Device<P> {
+    pub(super) fn new(
+        known: Shared<Known<P::Lock>>,
+        links: Links<P>,
+        departure: Box<Departure<P>>,
+        condition: Condition,
+        data: P::Data,
+    ) -> Self {
+        Self { known, bound: Bound::default(), condition, departure: Some(departure), links, data }
+    }
+
+    /// What the current binding set up, in order of registration (R10).
+    pub fn attachments(&self) -> impl Iterator<Item = AttachmentKind> + '_ {
+        self.bound.kinds().chain(self.condition.msix_table.then_some(AttachmentKind::MsixTable))
+    }
+
+    /// Why the device is broken, if it is: no guest gets it until it is repaired.
+    pub fn broken(&self) -> Option<HookError> {
+        self.condition.broken
+    }
+
+    /// Hidden with its configuration readable: writes by the host are to be dropped.
+    pub fn is_read_only(&self) -> bool {
+        self.condition.read_only
+    }
+
+    /// In quarantine until the last member of its IOMMU group has left its guest: the state "Deferred".
+    pub fn is_deferred(&self) -> bool {
+        self.condition.to_give_back
+    }
+
+    /// The NUMA node it is near.
+    pub fn node(&self) -> Option<u32> {
+        self.condition.node
+    }
+
+    /// The requester IDs under which the IOMMU sees it, its own first.
+    pub fn requesters(&self) -> &[Sbdf] {
+        &self.known.requesters
+    }
+
+    /// Its function number is 8 bits wide (ARI), as reported for its physical function.
+    pub fn is_extended_function(&self) -> bool {
+        self.condition.extended_function
+    }
+
+    pub(super) fn data_mut(&mut self) -> &mut P::Data {
+        &mut self.data
+    }
+}
+
+impl<P: Platform> Deref for Device<P> {
+    type Target = P::Data;
+
+    #[inline]
+    fn deref(&self) -> &P::Data {
+        &self.data
+    }
+}
+
+impl<P: Platform> DerefMut for Device<P> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut P::Data {
+        &mut self.data
+    }
+}
+
+impl<P: Platform> fmt::Debug for Device<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Device").field("condition", &self.condition).field("bound", &self.bound).finish()
+    }
+}
+
+/// What the binding to the current owner set up, in order: what the owner sees first, then what was registered.
+pub(super) struct Bound<D> {
+    /// What [`Platform::bind`] returned.
+    pub(super) view: Option<Box<dyn Attachment<D>>>,
+    pub(super) registered: Vec<Box<dyn Attachment<D>>>,
+    /// How many have been undone, counted from the last.
+    pub(super) undone: usize,
+}
+
+impl<D> Default for Bound<D> {
+    fn default() -> Self {
+        Self { view: None, registered: Vec::new(), undone: 0 }
+    }
+}
+
+impl<D> Bound<D> {
+    pub(super) fn len(&self) -> usize {
+        usize::from(self.view.is_some()) + self.registered.len()
+    }
+
+    /// The attachment at this place, counted from the last registered: the order of undoing.
+    pub(super) fn from_last(&mut self, place: usize) -> Option<&mut (dyn Attachment<D> + 'static)> {
+        match self.registered.len().checked_sub(place + 1) {
+            Some(place) => self.registered.get_mut(place).map(|attachment| &mut **attachment),
+            None => self.view.as_deref_mut(),
+        }
+    }
+
+    pub(super) fn kinds(&self) -> impl Iterator<Item = AttachmentKind> + '_ {
+        self.view.iter().chain(&self.registered).map(|attachment| attachment.kind())
+    }
+
+    pub(super) fn has(&self, kind: AttachmentKind) -> bool {
+        self.kinds().any(|other| other == kind)
+    }
+}
+
+impl<D> fmt::Debug for Bound<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.kinds()).finish()
+    }
+}
+
+/// An attachment could not be registered; it comes back.
+pub struct AttachError<D> {
+    /// What was to be registered.
+    pub attachment: Box<dyn Attachment<D>>,
+    /// Why it was not.
+    pub reason: AttachRefused,
+}
+
+/// Why an attachment was not registered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AttachRefused {
+    /// A transition has the device, and the binding may be at its end; try again when it is over (EBUSY).
+    #[error("a transition of the device is under way")]
+    Transition,
+    /// The device is broken (EBADF).
+    #[error("the device is broken")]
+    Broken,
+    /// Nothing was registered (ENOMEM).
+    #[error(transparent)]
+    NoMemory(#[from] NoMemory),
+}
+
+impl AttachRefused {
+    /// What a C caller gets.
+    pub const fn errno(&self) -> crate::Errno {
+        match self {
+            Self::Transition => crate::Errno::EBUSY,
+            Self::Broken => crate::Errno::EBADF,
+            Self::NoMemory(_) => crate::Errno::ENOMEM,
+        }
+    }
+}
+
+impl<D> fmt::Debug for AttachError<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AttachError").field("reason", &self.reason).finish_non_exhaustive()
+    }
+}
+
+impl<D> fmt::Display for AttachError<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.reason, f)
+    }
+}
+
+impl<D> core::error::Error for AttachError<D> {}
+
+impl<P: Platform> Locked<'_, Device<P>, P::Lock> {
+    /// Registers what the end of the current binding must undo (R11).
+    pub fn attach(&mut self, attachment: Box<dyn Attachment<P::Data>>) -> Result<(), AttachError<P::Data>> {
+        let reason = if self.is_claimed() {
+            AttachRefused::Transition
+        } else if self.condition.broken.is_some() {
+            AttachRefused::Broken
+        } else {
+            match self.bound.registered.try_reserve(1) {
+                Ok(()) => {
+                    self.bound.registered.push(attachment);
+                    return Ok(());
+                }
+                Err(error) => NoMemory::from(error).into(),
+            }
+        };
+        Err(AttachError { attachment, reason })
+    }
+
+    /// Takes out the attachment registered last that `which` names, not undone: what it set up is the caller's
+    /// again. `None` while a transition has the device.
+    pub fn detach(
+        &mut self,
+        which: impl Fn(&dyn Attachment<P::Data>) -> bool,
+    ) -> Option<Box<dyn Attachment<P::Data>>> {
+        if self.is_claimed() {
+            return None;
+        }
+        let place = self.bound.registered.iter().rposition(|attachment| which(&**attachment))?;
+        Some(self.bound.registered.remove(place))
+    }
+
+    /// Whether the device belongs to this owner and to no transition: what it set up for that owner is in effect.
+    pub fn is_settled_with(&self, owner: Owner) -> bool {
+        !self.is_claimed() && self.owner() == owner
+    }
+}

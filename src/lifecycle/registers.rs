@@ -1,0 +1,61 @@
+//! The few registers that transitions write themselves: bus mastering, and the enables of MSI and MSI-X.
+
+use crate::Sbdf;
+use crate::platform::{Platform, Width};
+
+const COMMAND: u16 = 0x04;
+const BUS_MASTER: u32 = 1 << 2;
+/// Message Control is two bytes into both capabilities.
+const CONTROL: u16 = 2;
+const MSI_ENABLE: u32 = 1 << 0;
+const MSIX_FUNCTION_MASK: u32 = 1 << 14;
+const MSIX_ENABLE: u32 = 1 << 15;
+
+/// What the registers held before.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Quiesced {
+    command: u32,
+    msi: Option<(u16, u32)>,
+    msix: Option<(u16, u32)>,
+}
+
+/// Masks MSI and MSI-X and switches bus mastering off. Under the device's lock.
+pub(super) fn quiesce<P: Platform>(platform: &P, at: Sbdf, msi: Option<u16>, msix: Option<u16>) -> Quiesced {
+    let change = |offset: u16, change: fn(u32) -> u32| {
+        let before = platform.config_read(at, offset, Width::Word) & 0xffff;
+        if change(before) != before {
+            platform.config_write(at, offset, Width::Word, change(before));
+        }
+        before
+    };
+    let msi = msi.map(|capability| {
+        let control = capability + CONTROL;
+        (control, change(control, |before| before & !MSI_ENABLE))
+    });
+    let msix = msix.map(|capability| {
+        let control = capability + CONTROL;
+        let masked = |before| if before & MSIX_ENABLE == 0 { before } else { before | MSIX_FUNCTION_MASK };
+        (control, change(control, masked))
+    });
+    Quiesced { msi, msix, command: change(COMMAND, |before| before & !BUS_MASTER) }
+}
+
+/// Writes back what the registers held.
+pub(super) fn resume<P: Platform>(platform: &P, at: Sbdf, before: Quiesced) {
+    platform.config_write(at, COMMAND, Width::Word, before.command);
+    for (offset, control) in before.msix.into_iter().chain(before.msi) {
+        platform.config_write(at, offset, Width::Word, control);
+    }
+}
+
+/// Switches bus mastering off. Under the device's lock.
+pub(super) fn stop_mastering<P: Platform>(platform: &P, at: Sbdf) {
+    let command = platform.config_read(at, COMMAND, Width::Word) & 0xffff;
+    platform.config_write(at, COMMAND, Width::Word, command & !BUS_MASTER);
+}
+
+/// Whether all vectors of an enabled MSI-X capability are masked as a whole. Under the device's lock.
+pub(super) fn is_msix_masked<P: Platform>(platform: &P, at: Sbdf, msix: u16) -> bool {
+    let control = platform.config_read(at, msix + CONTROL, Width::Word);
+    control & (MSIX_ENABLE | MSIX_FUNCTION_MASK) == MSIX_ENABLE | MSIX_FUNCTION_MASK
+}

@@ -1,0 +1,209 @@
+//! What has to be found from an interrupt: which function a requester ID stands for, and how often it faulted.
+//!
+//! One entry for every requester ID that was ever known. Entries stay, so a fault report takes no lock and no
+//! reference: it counts here, and what has to be done about it waits for [`Lifecycle::run_deferred`].
+
+use super::Lifecycle;
+use super::known::Known;
+use crate::Sbdf;
+use crate::address::Segment;
+use crate::memory::NoMemory;
+use crate::platform::Platform;
+use crate::refcount::SideTable;
+use crate::sync::unexplored::{AtomicBool, AtomicU64};
+use crate::sync::{Ordering, RawLock};
+
+/// Faults closer together than this count as many, in nanoseconds.
+const SHORT: u64 = 10_000_000;
+/// So many faults in a short time switch bus mastering off.
+pub(super) const MOST_FAULTS: u32 = 10;
+
+/// One requester ID.
+pub(super) struct Requester {
+    id: Sbdf,
+    /// The function it stands for: itself, or the real function of a phantom.
+    function: AtomicU64,
+    /// Count in the upper 8 bits, the time of the last in the lower 56.
+    faults: AtomicU64,
+    /// How many events of this address there have been.
+    events: AtomicU64,
+    /// In the queue of those that faulted too often.
+    queued: AtomicBool,
+    /// The next one in the queue, as `link` writes it.
+    next: AtomicU64,
+}
+
+const COUNT_SHIFT: u32 = 56;
+const TIME: u64 = (1 << COUNT_SHIFT) - 1;
+
+fn pack(function: Sbdf) -> u64 {
+    u64::from(function.segment().number()) << 16 | u64::from(function.bdf())
+}
+
+fn unpack(function: u64) -> Sbdf {
+    let [low, high, a, b, c, d, ..] = function.to_le_bytes();
+    Sbdf::from_bdf(Segment::new(u32::from_le_bytes([a, b, c, d])), u16::from_le_bytes([low, high]))
+}
+
+impl Requester {
+    pub(super) fn new(id: Sbdf) -> Self {
+        Self {
+            id,
+            function: AtomicU64::new(pack(id)),
+            faults: AtomicU64::new(0),
+            events: AtomicU64::new(0),
+            queued: AtomicBool::new(false),
+            next: AtomicU64::new(0),
+        }
+    }
+
+    /// Counts a fault: halved first if the last one is long ago, or the clock went back. Returns the count.
+    fn count(&self, now: u64) -> u32 {
+        let now = now & TIME;
+        let mut before = self.faults.load(Ordering::Relaxed);
+        loop {
+            let (count, last) = (before >> COUNT_SHIFT, before & TIME);
+            let recent = now.checked_sub(last).is_some_and(|since| since <= SHORT);
+            let count = (if recent { count } else { count / 2 } + 1).min(0xff);
+            let after = count << COUNT_SHIFT | now;
+            match self.faults.compare_exchange_weak(before, after, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => return u32::try_from(count).unwrap_or(u32::MAX),
+                Err(other) => before = other,
+            }
+        }
+    }
+}
+
+/// All requester IDs, and the queue of those that faulted too often.
+pub(super) struct Requesters<L: RawLock> {
+    table: SideTable<Requester, L>,
+    /// The first in the queue; 0 for none.
+    first: AtomicU64,
+}
+
+/// A queue's link to a requester; never 0.
+fn link(id: Sbdf) -> u64 {
+    pack(id) + 1
+}
+
+impl<L: RawLock> Requesters<L> {
+    pub(super) fn new() -> Self {
+        Self { table: SideTable::new(), first: AtomicU64::new(0) }
+    }
+
+    fn find(&self, id: Sbdf) -> Option<&Requester> {
+        self.table.find(id)
+    }
+
+    fn find_or_make(&self, id: Sbdf) -> Result<&Requester, NoMemory> {
+        self.table.find_or_make(id, || Requester::new(id))
+    }
+
+    /// The function that a requester ID stands for.
+    fn function(&self, id: Sbdf) -> Sbdf {
+        self.find(id).map_or(id, |requester| unpack(requester.function.load(Ordering::Relaxed)))
+    }
+
+    /// Queues a requester, once.
+    fn push(&self, requester: &Requester) {
+        if requester.queued.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let mut first = self.first.load(Ordering::Relaxed);
+        loop {
+            requester.next.store(first, Ordering::Relaxed);
+            // Release: pairs with the Acquire of `take_all`, which then sees `next`.
+            match self.first.compare_exchange_weak(
+                first,
+                link(requester.id),
+                Ordering::Release,
+                Ordering::Relaxed,
+            ) {
+                Ok(_) => return,
+                Err(other) => first = other,
+            }
+        }
+    }
+
+    /// Empties the queue.
+    fn take_all(&self) -> impl Iterator<Item = &Requester> {
+        // Acquire: pairs with the Release of `push`.
+        let mut next = self.first.swap(0, Ordering::Acquire);
+        core::iter::from_fn(move || {
+            let requester = self.find(unpack(next.checked_sub(1)?))?;
+            next = requester.next.load(Ordering::Relaxed);
+            // From here on it may be queued again.
+            requester.queued.store(false, Ordering::Release);
+            Some(requester)
+        })
+    }
+}
+
+impl<P: Platform> Lifecycle<P> {
+    /// The function that a requester ID stands for: itself, or the real function of a phantom. `None` if no device
+    /// is known there.
+    pub fn real_function(&self, requester: Sbdf) -> Option<Sbdf> {
+        let function = self.requesters().function(requester);
+        self.requesters().find(requester).map(|_| function)
+    }
+
+    /// Makes the entries of a new device's IDs.
+    pub(super) fn make_entries(&self, known: &Known<P::Lock>) -> Result<(), NoMemory> {
+        known.requesters.iter().try_for_each(|id| self.requesters().find_or_make(*id).map(drop))
+    }
+
+    /// From now on the device's phantom functions stand for it.
+    pub(super) fn remember(&self, device: Sbdf, known: &Known<P::Lock>) {
+        for id in known.phantoms(device) {
+            if let Some(requester) = self.requesters().find(id) {
+                requester.function.store(pack(device), Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// They stand for themselves again.
+    pub(super) fn forget(&self, device: Sbdf, known: &Known<P::Lock>) {
+        for id in known.phantoms(device) {
+            if let Some(requester) = self.requesters().find(id) {
+                requester.function.store(pack(id), Ordering::Relaxed);
+            }
+        }
+        self.forget_faults(device);
+    }
+
+    pub(super) fn forget_faults(&self, device: Sbdf) {
+        if let Some(requester) = self.requesters().find(device) {
+            requester.faults.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// The number of the next event of an address; 0 if no device was ever known there.
+    pub(super) fn next_sequence(&self, device: Sbdf) -> u64 {
+        self.requesters()
+            .find(device)
+            .map_or(0, |requester| requester.events.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+
+    /// The IOMMU reported a fault of this requester ID; the count of recent ones, `None` if no device is known.
+    ///
+    /// May be called from an interrupt: it takes no lock and allocates nothing. At ten in a short time the next
+    /// [`run_deferred`](Self::run_deferred) switches the real function's bus mastering off. No event is sent from
+    /// here; that one sends it.
+    pub fn report_fault(&self, requester: Sbdf) -> Option<u32> {
+        let function = self.real_function(requester)?;
+        let entry = self.requesters().find(function)?;
+        let count = entry.count(self.platform().now());
+        if count >= MOST_FAULTS {
+            self.requesters().push(entry);
+        }
+        Some(count)
+    }
+
+    /// Devices that faulted too often and are to be silenced; empties the queue.
+    pub(super) fn noisy(&self) -> impl Iterator<Item = (Sbdf, u32)> + '_ {
+        self.requesters().take_all().map(|requester| {
+            let faults = requester.faults.load(Ordering::Relaxed) >> COUNT_SHIFT;
+            (requester.id, u32::try_from(faults).unwrap_or(u32::MAX))
+        })
+    }
+}

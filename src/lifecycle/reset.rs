@@ -1,0 +1,140 @@
+//! Resets, and other transitions that leave a device with its owner.
+
+use alloc::vec::Vec;
+
+use super::Lifecycle;
+use super::device::Condition;
+use super::error::TransitionError;
+use super::event::Span;
+use super::hand::Work;
+use super::scope;
+use super::steps::{self, Step};
+use super::transaction::{Transaction, guarded};
+use super::transfer::DeviceClaim;
+use crate::Sbdf;
+use crate::memory::NoMemory;
+use crate::owner::Owner;
+use crate::platform::{Platform, ResetKind, ResetScope};
+use crate::registry::with_room;
+use crate::transition::Transition;
+
+/// What a transition that moves nothing changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rebind {
+    /// The binding stays; the host has the MSI-X table now, or has not.
+    MsixTable(bool),
+    /// It ended the binding and made a new one.
+    Replace,
+}
+
+impl<P: Platform> Lifecycle<P> {
+    /// Resets a device and all that its reset reaches. What their owners see of them is made anew.
+    ///
+    /// `OthersInReset` if it would reach a device of another owner that is not in quarantine.
+    pub fn reset(&self, address: Sbdf, kind: ResetKind) -> Result<(), TransitionError> {
+        let span = Span::begin(self, Transition::Reset);
+        self.lock(address).map_err(|error| TransitionError::of_access(address, error)).map(drop)?;
+        let scope = guarded(|| self.platform().reset_scope(address, Transition::Reset))
+            .map_err(|error| TransitionError::failed(address, Step::Reset.name(), error))?
+            .unwrap_or(ResetScope::Function);
+        let mut claims = with_room(1)?;
+        let owner = self.claim_to_reset(address, None, &mut claims)?;
+        let mut bystanders = Vec::new();
+        for other in scope::others(self, address, scope) {
+            let is_same_owners = self.lock(other).is_ok_and(|device| device.owner() == owner);
+            let is_bridge = self.lock(other).is_ok_and(|device| device.known.behind.is_some());
+            if is_same_owners && !is_bridge {
+                claims.try_reserve(1).map_err(NoMemory::from)?;
+                self.claim_to_reset(other, Some(owner), &mut claims)?;
+            } else {
+                bystanders.try_reserve(1).map_err(NoMemory::from)?;
+                bystanders.extend(scope::claim_bystander(self, address, other, Transition::Reset)?);
+            }
+        }
+        let result = self.in_place(&claims, steps::RESET, Rebind::Replace, &span, |member| {
+            if member.address == address {
+                (member.reset, member.reset_kind) = (Some(scope), Some(kind));
+            }
+        });
+        drop(bystanders);
+        result
+    }
+
+    /// The host has reset this device by itself: what its owner sees is made anew.
+    pub fn report_reset(&self, address: Sbdf, kind: ResetKind) -> Result<(), TransitionError> {
+        let span = Span::begin(self, Transition::Reset);
+        let mut claims = with_room(1)?;
+        self.claim_to_reset(address, None, &mut claims)?;
+        self.in_place(&claims, steps::AFTER_RESET, Rebind::Replace, &span, |member| {
+            member.reset_kind = Some(kind);
+        })
+    }
+
+    /// Claims a device that is whole, and with `owner` if one is named. There is room for the claim.
+    fn claim_to_reset(
+        &self,
+        address: Sbdf,
+        owner: Option<Owner>,
+        claims: &mut Vec<DeviceClaim<P>>,
+    ) -> Result<Owner, TransitionError> {
+        let claimed = self.registry().claim(address, Transition::Reset, |device| {
+            let is = device.owner();
+            if let Some(because) = device.data().condition.broken {
+                return Err(TransitionError::Broken { device: address, because });
+            }
+            match is {
+                Owner::Hidden => Err(TransitionError::Hidden(address)),
+                is if owner.is_some_and(|owner| owner != is) => {
+                    Err(TransitionError::NotOwned { device: address, owner: is })
+                }
+                is => Ok(Some(is)),
+            }
+        })?;
+        let (claim, owner) = claimed.ok_or(TransitionError::NotFound(address))?;
+        claims.push(claim);
+        Ok(owner)
+    }
+
+    /// Runs steps over claimed devices that stay where they are.
+    pub(super) fn in_place(
+        &self,
+        claims: &[DeviceClaim<P>],
+        steps: &'static [Step],
+        rebind: Rebind,
+        span: &Span<'_, P>,
+        prepare: impl Fn(&mut Work<'_, P>),
+    ) -> Result<(), TransitionError> {
+        let mut work = with_room(claims.len())?;
+        for claim in claims {
+            let taken = claim.with(|device, _| {
+                (device.known.clone(), core::mem::take(&mut device.bound), device.condition.msix_table)
+            });
+            let (known, bound, msix_table) = taken?;
+            let mut member = Work::new(claim, known, bound, claim.owner(), claim.owner());
+            member.msix_table = msix_table;
+            prepare(&mut member);
+            work.push(member);
+        }
+        let mut transaction = Transaction::new(self.platform(), steps, work)?;
+        let ran = transaction.run();
+        let gone = claims.iter().find(|claim| claim.is_gone());
+        let ran = ran.and_then(|()| gone.map_or(Ok(()), |claim| Err(TransitionError::Gone(claim.address()))));
+        let result = ran.map_err(|error| {
+            transaction.roll_back();
+            transaction.explain(error)
+        });
+        for member in &transaction.work {
+            span.ended(member, result.as_ref().err());
+        }
+        let replaced = result.is_ok() && rebind == Rebind::Replace;
+        for (member, claim) in transaction.work.iter_mut().zip(claims) {
+            if let (Ok(()), Rebind::MsixTable(mapped)) = (&result, rebind) {
+                // Not with the lock held: see `release`, which fails in no other way.
+                let _marked = claim.with(|device, _| device.condition.msix_table = mapped);
+            }
+            self.release(claim, member, replaced, &|_: &mut Condition, _| {});
+        }
+        self.stop_endangered(&transaction.work);
+        result
+    }
+}

@@ -1,0 +1,260 @@
+//! The steps of transitions, and the lists that are the transitions.
+//!
+//! A step does one thing to one device, in as many items as there are things to do it to (requester IDs,
+//! attachments): one item, one hook. Each item can be undone by itself, so a transition that fails at any hook
+//! undoes exactly what was done. To write a new transition, write its list.
+
+use super::hand::Work;
+use super::registers;
+use crate::owner::Owner;
+use crate::platform::{Hardware, HookError, Platform, Switch};
+use crate::sync::{Site, weakened};
+
+/// One step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// The old owner's attachments end, the last first; its vPCI last of all.
+    Unbind,
+    /// MSI is masked and bus mastering switched off.
+    Quiesce,
+    /// The last of its requests are answered.
+    AwaitIdle,
+    /// Address translation services are off.
+    AtsOff,
+    /// Address translation services are on again, after a reset.
+    AtsOn,
+    /// Its requests reach nobody, under any requester ID.
+    Block,
+    /// Its IOMMU entries are cleared: it leaves.
+    Detach,
+    /// Its requests reach the new owner, under every requester ID.
+    Attach,
+    /// What was changed in the IOMMU is in effect.
+    Flush(Direction),
+    /// It, and what its reset reaches, is reset.
+    Reset,
+    /// The new owner sees it.
+    Bind,
+    /// It is certain that its requests reach nobody.
+    ConfirmBlocked,
+    /// The host has its MSI-X table.
+    PrepareMsix,
+    /// The host gives its MSI-X table back.
+    ReleaseMsix,
+}
+
+/// When something is flushed: after a change, or after a change was undone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Direction {
+    Forward,
+    Back,
+    Both,
+}
+
+use Direction::{Back, Both, Forward};
+use Step::{
+    AtsOff, AtsOn, Attach, AwaitIdle, Bind, Block, ConfirmBlocked, Detach, Flush, PrepareMsix, Quiesce,
+    ReleaseMsix, Reset, Unbind,
+};
+
+/// A device becomes the host's: added, or adopted.
+pub(super) const ENTER: &[Step] = &[Bind, Flush(Back), Attach, Flush(Forward)];
+
+/// A device leaves.
+pub(super) const LEAVE: &[Step] = &[Unbind, Quiesce, ReleaseMsix, Flush(Back), Detach, Flush(Forward)];
+
+/// A device goes from one owner to another; to quarantine, its requests stay blocked.
+pub(super) const MOVE: &[Step] = &[
+    Unbind,
+    Quiesce,
+    AwaitIdle,
+    AtsOff,
+    Flush(Back),
+    Block,
+    Flush(Both),
+    Reset,
+    Attach,
+    Flush(Forward),
+    Bind,
+];
+
+/// The steps of an assignment. A test-only build swaps the two that matter most.
+pub(super) fn assign() -> &'static [Step] {
+    if weakened(Site::UnbindFirst) { UNBIND_LATE } else { MOVE }
+}
+
+/// What must never be: the old owner reaches the device after its DMA goes to the new one.
+const UNBIND_LATE: &[Step] = &[
+    Quiesce,
+    AwaitIdle,
+    AtsOff,
+    Flush(Back),
+    Block,
+    Flush(Both),
+    Reset,
+    Attach,
+    Flush(Forward),
+    Unbind,
+    Bind,
+];
+
+/// A device is hidden: nobody's, untouched.
+pub(super) const HIDE: &[Step] = &[Unbind, Flush(Back), Block, Flush(Forward)];
+
+/// A device is reset and stays with its owner.
+pub(super) const RESET: &[Step] = &[Unbind, Quiesce, AwaitIdle, AtsOff, Reset, AtsOn, Bind];
+
+/// The host has reset a device by itself: what its owner sees is made anew.
+pub(super) const AFTER_RESET: &[Step] = &[Unbind, Bind];
+
+/// A broken device goes to quarantine.
+pub(super) const REPAIR: &[Step] = &[ConfirmBlocked, Unbind];
+
+/// The host gets, or gives back, the MSI-X table.
+pub(super) const PREPARE_MSIX: &[Step] = &[PrepareMsix];
+pub(super) const RELEASE_MSIX: &[Step] = &[ReleaseMsix];
+
+impl Step {
+    /// The step's name in errors.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Unbind => "undo attachment",
+            Quiesce => "mask MSI and switch bus mastering off",
+            AwaitIdle => "await pending transactions",
+            AtsOff => "switch ATS off",
+            AtsOn => "switch ATS on",
+            Block => "block DMA",
+            Detach => "clear IOMMU entry",
+            Attach => "attach to IOMMU tables",
+            Flush(_) => "flush IOMMU",
+            Reset => "reset",
+            Bind => "bind to owner",
+            ConfirmBlocked => "confirm that DMA is blocked",
+            PrepareMsix => "prepare MSI-X",
+            ReleaseMsix => "release MSI-X",
+        }
+    }
+
+    /// How many items the step has for this device. The same number before and after it was run.
+    pub(super) fn items<P: Platform>(self, work: &Work<'_, P>) -> usize {
+        match self {
+            Unbind => work.bound.len(),
+            AtsOff | AtsOn => usize::from(work.known.has_ats),
+            // What never had an owner has no entries.
+            Detach if work.from == Owner::Unowned => 0,
+            Block | Detach => work.known.requesters.len(),
+            ReleaseMsix => usize::from(work.msix_table),
+            // Without an owner to attach to there is nothing to do: blocked it is already.
+            Attach if has_tables(work.to) => work.known.requesters.len(),
+            Attach => 0,
+            Reset => usize::from(work.reset.is_some()),
+            _ => 1,
+        }
+    }
+
+    /// Does one item.
+    pub(super) fn run<P: Platform>(
+        self,
+        platform: &P,
+        work: &mut Work<'_, P>,
+        item: usize,
+    ) -> Result<(), HookError> {
+        let (at, requester) = (work.address, work.known.requesters.get(item).copied());
+        match (self, requester) {
+            (Unbind, _) => work.undo_attachment(item, Hardware::Present),
+            (Quiesce, _) => {
+                let before =
+                    work.with_config(|known| registers::quiesce(platform, at, known.msi, known.msix));
+                work.quiesced = before;
+                Ok(())
+            }
+            (AwaitIdle, _) => platform.await_idle(at),
+            (AtsOff, _) => platform.set_ats(at, Switch::Off),
+            (AtsOn, _) => platform.set_ats(at, Switch::On),
+            (Block, Some(requester)) => platform.iommu_block(at, requester),
+            (Detach, Some(requester)) => platform.iommu_detach(at, requester),
+            (Attach, Some(requester)) => {
+                // Before the hook: if that panics it is not known what it did.
+                work.attached += 1;
+                let attached = platform.iommu_attach(at, requester, work.to);
+                if attached.is_err() {
+                    work.attached -= 1;
+                }
+                attached
+            }
+            (Flush(Forward | Both), _) => platform.iommu_flush(at),
+            (Reset, _) => match work.reset {
+                Some(scope) => platform.reset(at, scope, work.reset_kind),
+                None => Ok(()),
+            },
+            (Bind, _) => {
+                work.view = platform.bind(work.hand, work.to)?;
+                Ok(())
+            }
+            (ConfirmBlocked, _) => match platform.dma_blocked(at)? {
+                true => Ok(()),
+                false => Err(HookError::NOT_BLOCKED),
+            },
+            (PrepareMsix, _) => platform.msix_prepare(at),
+            (ReleaseMsix, _) => platform.msix_release(at),
+            (Flush(Back), _) | (Block | Detach | Attach, None) => Ok(()),
+        }
+    }
+
+    /// Undoes one item.
+    pub(super) fn undo<P: Platform>(
+        self,
+        platform: &P,
+        work: &mut Work<'_, P>,
+        item: usize,
+    ) -> Result<(), HookError> {
+        let (at, requester) = (work.address, work.known.requesters.get(item).copied());
+        match (self, requester) {
+            (Unbind, _) => work.redo_attachment(item),
+            (Quiesce, _) => {
+                let before = work.quiesced.take();
+                if let Some(before) = before {
+                    work.with_config(|_| registers::resume(platform, at, before));
+                }
+                Ok(())
+            }
+            (AtsOff, _) => platform.set_ats(at, Switch::On),
+            (Block | Detach, Some(requester)) => match work.from {
+                owner if has_tables(owner) => platform.iommu_attach(at, requester, owner),
+                Owner::Unowned => platform.iommu_detach(at, requester),
+                _ => platform.iommu_block(at, requester),
+            },
+            (Attach, Some(requester)) => {
+                let undone = match work.from {
+                    Owner::Unowned => platform.iommu_detach(at, requester),
+                    _ => platform.iommu_block(at, requester),
+                };
+                if undone.is_ok() {
+                    work.attached -= 1;
+                }
+                undone
+            }
+            (Flush(Back | Both), _) => {
+                let flushed = platform.iommu_flush(at);
+                work.unflushed |= flushed.is_err();
+                flushed
+            }
+            (Bind, _) => work.undo_bind(),
+            (PrepareMsix, _) => platform.msix_release(at),
+            (ReleaseMsix, _) => platform.msix_prepare(at),
+            // What cannot be undone, and what has nothing to undo: a reset stays, waiting and asking did nothing.
+            (Reset | AtsOn | AwaitIdle | ConfirmBlocked | Flush(Forward), _)
+            | (Block | Detach | Attach, None) => Ok(()),
+        }
+    }
+
+    /// Whether an item that panicked is undone as if it had been done: then it is not known what it did.
+    pub(super) const fn is_undone_after_panic(self) -> bool {
+        matches!(self, Attach | Block | Detach)
+    }
+}
+
+/// Whether an owner has IOMMU tables of its own.
+fn has_tables(owner: Owner) -> bool {
+    matches!(owner, Owner::Host | Owner::Guest(_))
+}

@@ -1,0 +1,162 @@
+//! The transaction: steps, one hook at a time, and the undo of exactly those that were done.
+//!
+//! ```text
+//!            member 0        member 1        ...
+//! step 0    item 0, 1, 2    item 0          ...      the order of doing
+//! step 1    item 0          item 0, 1       ...      the reverse is the order of undoing
+//! ```
+//!
+//! Steps run over the whole set before the next one begins: no device of a set is reset before all of them are
+//! quiet and blocked. Nothing here allocates once the first hook has run: room for every error an undo can have is
+//! made before.
+
+use alloc::vec::Vec;
+
+use super::error::{Failure, TransitionError, UndoError};
+use super::hand::Work;
+use super::steps::Step;
+use crate::memory::NoMemory;
+use crate::platform::{HookError, Platform};
+use crate::registry::{Journey, with_room};
+use crate::sync::{Site, weakened};
+
+/// One transaction over one set.
+pub(super) struct Transaction<'a, P: Platform> {
+    platform: &'a P,
+    steps: &'static [Step],
+    pub(super) work: Vec<Work<'a, P>>,
+    /// The item that comes next.
+    at: At,
+    /// Room for the errors of an undo.
+    errors: Vec<UndoError>,
+}
+
+/// A place in the table of steps, members and items.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct At {
+    step: usize,
+    member: usize,
+    item: usize,
+}
+
+impl<'a, P: Platform> Transaction<'a, P> {
+    /// Everything that is needed to the end, or nothing.
+    pub(super) fn new(
+        platform: &'a P,
+        steps: &'static [Step],
+        work: Vec<Work<'a, P>>,
+    ) -> Result<Self, NoMemory> {
+        let items =
+            steps.iter().map(|step| work.iter().map(|member| step.items(member)).sum::<usize>()).sum();
+        Ok(Self { platform, steps, errors: with_room(items)?, work, at: At::default() })
+    }
+
+    /// Runs all steps.
+    pub(super) fn run(&mut self) -> Result<(), TransitionError> {
+        while let Some(step) = self.steps.get(self.at.step).copied() {
+            while let Some(work) = self.work.get_mut(self.at.member) {
+                let items = step.items(work);
+                while self.at.item < items {
+                    if work.hand.is_gone() && !weakened(Site::StepChecksGone) {
+                        return Err(TransitionError::Gone(work.address));
+                    }
+                    let item = self.at.item;
+                    let result = guarded(|| step.run(self.platform, work, item));
+                    if let Err(error) = result {
+                        if error.is_panic() && step.is_undone_after_panic() {
+                            self.at.item += 1;
+                        }
+                        let (device, step) = (work.address, step.name());
+                        return Err(TransitionError::Failed(Failure {
+                            device,
+                            step,
+                            error,
+                            undo: Vec::new(),
+                        }));
+                    }
+                    self.at.item += 1;
+                }
+                (self.at.member, self.at.item) = (self.at.member + 1, 0);
+            }
+            (self.at.step, self.at.member) = (self.at.step + 1, 0);
+        }
+        Ok(())
+    }
+
+    /// Undoes what was run, in reverse. Errors are kept, their devices are broken, and the rest is undone all the
+    /// same. What is gone is left alone.
+    pub(super) fn roll_back(&mut self) {
+        while let Some((step, item)) = self.step_back() {
+            let Some(work) = self.work.get_mut(self.at.member) else { continue };
+            if work.hand.is_gone() {
+                continue;
+            }
+            if let Err(error) = guarded(|| step.undo(self.platform, work, item)) {
+                work.broken.get_or_insert(error);
+                // INVARIANT: there is room for one error an item.
+                self.errors.push(UndoError { device: work.address, step: step.name(), error });
+            }
+        }
+    }
+
+    /// The item before the current one; `None` at the beginning.
+    fn step_back(&mut self) -> Option<(Step, usize)> {
+        loop {
+            if let Some(item) = self.at.item.checked_sub(1) {
+                self.at.item = item;
+                return Some((*self.steps.get(self.at.step)?, item));
+            }
+            if let Some(member) = self.at.member.checked_sub(1) {
+                self.at.member = member;
+            } else {
+                self.at = At { step: self.at.step.checked_sub(1)?, member: self.work.len(), item: 0 };
+                continue;
+            }
+            let step = *self.steps.get(self.at.step)?;
+            self.at.item = self.work.get(self.at.member).map_or(0, |work| step.items(work));
+        }
+    }
+
+    /// The error of this transaction, with what went wrong in its undo.
+    pub(super) fn explain(&mut self, error: TransitionError) -> TransitionError {
+        match error {
+            TransitionError::Failed(mut failure) => {
+                failure.undo = core::mem::take(&mut self.errors);
+                TransitionError::Failed(failure)
+            }
+            error => match self.errors.first().copied() {
+                // It was not a hook that failed, but an undo did: that is what the caller must know.
+                Some(UndoError { device, step, error }) => {
+                    let undo = core::mem::take(&mut self.errors);
+                    TransitionError::Failed(Failure { device, step, error, undo })
+                }
+                None => error,
+            },
+        }
+    }
+}
+
+impl<P: Platform> Journey<TransitionError> for Transaction<'_, P> {
+    fn steps(&mut self) -> Result<(), TransitionError> {
+        self.run()
+    }
+
+    fn undo(&mut self) {
+        self.roll_back();
+    }
+
+    fn is_stranded(&self, member: usize) -> bool {
+        self.work.get(member).is_some_and(Work::is_stranded)
+    }
+}
+
+/// Calls a hook; a panic is its failure. Without `std` there is nothing to catch a panic with: it unwinds through
+/// the transaction, which undoes itself on the way, or ends the machine.
+pub(super) fn guarded<R>(hook: impl FnOnce() -> Result<R, HookError>) -> Result<R, HookError> {
+    #[cfg(feature = "std")]
+    {
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(hook)).unwrap_or(Err(HookError::PANICKED))
+    }
+    #[cfg(not(feature = "std"))]
+    hook()
+}

@@ -1,0 +1,284 @@
+//! A set of devices changes its owner: the one path that assign, deassign, quarantine, hide, adopt and repair are.
+//!
+//! ```text
+//! claim every device, in address order    -> the transition's own checks, under each device's lock
+//!   claim the groups                      -> is each group viable?
+//!     policy, the scope of resets         -> claim whoever a reset would hit as well
+//!       room for all that follows
+//!         steps, commit or undo           (`transaction`, and the registry's `relocation`)
+//!       events, while everything is claimed
+//! release
+//! ```
+//!
+//! Whatever fails before the steps has changed nothing; whatever fails later has been undone.
+
+use alloc::vec::Vec;
+
+use super::Lifecycle;
+use super::device::{Condition, Device};
+use super::error::TransitionError;
+use super::event::Span;
+use super::group::{GroupClaim, Key};
+use super::hand::Work;
+use super::scope;
+use super::steps::Step;
+use super::transaction::{Transaction, guarded};
+use crate::Sbdf;
+use crate::memory::NoMemory;
+use crate::owner::{DomainId, Owner};
+use crate::platform::{HookError, Platform, Request};
+use crate::registry::{Candidate, Claim, Member, Traveller, in_order, with_room};
+use crate::transition::Transition;
+
+/// A device that could be claimed, as a transition's checks see it.
+pub(super) type Admission<'a, P> = Candidate<'a, Device<P>, <P as Platform>::Lock>;
+pub(super) type DeviceClaim<P> = Claim<Device<P>, <P as Platform>::Lock>;
+/// What is claimed beside the set: its groups, and whom its resets hit.
+type Claimed<P> = (Vec<GroupClaim<<P as Platform>::Lock>>, Vec<DeviceClaim<P>>);
+type DeviceTraveller<P> = Traveller<Device<P>, <P as Platform>::Lock>;
+
+/// What distinguishes one change of owner from another.
+pub(super) struct Change<'a, P: Platform> {
+    pub(super) kind: Transition,
+    pub(super) steps: &'static [Step],
+    /// Where the set goes. Single members may be sent to quarantine instead.
+    pub(super) to: Owner,
+    /// Looks at each device under its lock: where it goes, `None` if it stays as it is, or why not.
+    pub(super) admit: &'a dyn Fn(&mut Admission<'_, P>, Sbdf) -> Result<Option<Owner>, TransitionError>,
+    /// Where a claimed device goes, with what only the platform knows; `None` if it stays after all.
+    pub(super) redirect: &'a dyn Fn(&DeviceClaim<P>, Owner) -> Result<Option<Owner>, TransitionError>,
+    /// What the device is afterwards.
+    pub(super) settle: &'a dyn Fn(&mut Condition, Owner),
+}
+
+impl<P: Platform> Lifecycle<P> {
+    pub(super) fn transfer(&self, set: &[Member], change: &Change<'_, P>) -> Result<(), TransitionError> {
+        let span = Span::begin(self, change.kind);
+        let mut travellers: Vec<DeviceTraveller<P>> = with_room(set.len())?;
+        let order;
+        let members = if let [_] = set {
+            set
+        } else {
+            order = in_order(set)?;
+            &order
+        };
+        for member in members {
+            let at = member.address();
+            let claimed = self.registry().claim(at, change.kind, |device| (change.admit)(device, at));
+            match claimed {
+                Ok(Some((claim, to))) => travellers.push(Traveller { claim, to, wanted: member.wanted() }),
+                Ok(None) => {}
+                Err(error) => {
+                    span.report(at, None, Some(change.to), Some(&error));
+                    return Err(error);
+                }
+            }
+        }
+        let mut result = Ok(());
+        travellers.retain_mut(|traveller| match (change.redirect)(&traveller.claim, traveller.to) {
+            Ok(to) => to.map(|to| traveller.to = to).is_some(),
+            Err(error) => {
+                result = Err(error);
+                false
+            }
+        });
+        result?;
+        if travellers.is_empty() {
+            return Ok(());
+        }
+        let result = self.carry_out(&travellers, change, &span);
+        drop(travellers);
+        result
+    }
+
+    /// The transition of devices that are claimed. Releases the claims.
+    fn carry_out(
+        &self,
+        travellers: &[DeviceTraveller<P>],
+        change: &Change<'_, P>,
+        span: &Span<'_, P>,
+    ) -> Result<(), TransitionError> {
+        let mut work = with_room(travellers.len())?;
+        for Traveller { claim, to, .. } in travellers {
+            let taken = claim.with(|device, _| (device.known.clone(), core::mem::take(&mut device.bound)));
+            let (known, bound) = taken?;
+            work.push(Work::new(claim, known, bound, claim.owner(), *to));
+        }
+        let (groups, bystanders) = match self.check(&mut work, change) {
+            Ok(claimed) => claimed,
+            Err(error) => {
+                work.iter().for_each(|member| span.ended(member, Some(&error)));
+                return Err(error);
+            }
+        };
+        let mut transaction = Transaction::new(self.platform(), change.steps, work)?;
+        let result = self.registry().relocate(travellers, change.to, &mut transaction);
+        let result = result.map_err(|error| transaction.explain(error));
+        for member in &transaction.work {
+            span.ended(member, result.as_ref().err());
+        }
+        for (member, traveller) in transaction.work.iter_mut().zip(travellers) {
+            self.release(&traveller.claim, member, result.is_ok(), change.settle);
+        }
+        drop((bystanders, groups));
+        self.stop_endangered(&transaction.work);
+        result
+    }
+
+    /// Asks the platform to stop the guests whose memory a broken device may still reach.
+    pub(super) fn stop_endangered(&self, work: &[Work<'_, P>]) {
+        for member in work {
+            if let (Some(guest), Some(because)) = (member.endangered(), member.broken) {
+                self.stop_guest(guest, member.address, because);
+            }
+        }
+    }
+
+    pub(super) fn stop_guest(&self, guest: DomainId, device: Sbdf, because: HookError) {
+        // A platform that fails here has told its panic hook; there is nobody else to tell.
+        let _asked = guarded(|| {
+            self.platform().stop_guest(guest, device, because);
+            Ok(())
+        });
+    }
+
+    /// The checks that need more than one device, and the claims that keep their answers true.
+    fn check(&self, work: &mut [Work<'_, P>], change: &Change<'_, P>) -> Result<Claimed<P>, TransitionError> {
+        let groups = self.claim_groups(work)?;
+        self.check_groups(work, &groups, change)?;
+        for member in work.iter() {
+            self.check_policy(change.kind, member)?;
+        }
+        let bystanders = self.plan_resets(work, change)?;
+        Ok((groups, bystanders))
+    }
+
+    /// Gives a member back: with its new binding, or with what it had.
+    pub(super) fn release(
+        &self,
+        claim: &DeviceClaim<P>,
+        work: &mut Work<'_, P>,
+        moved: bool,
+        settle: &dyn Fn(&mut Condition, Owner),
+    ) {
+        let (old, view) = (core::mem::take(&mut work.bound), work.view.take());
+        let (broken, from, to) = (work.broken, work.from, work.to);
+        let mut rest = Some((old, view));
+        let released = claim.release(|device, gone| {
+            if gone {
+                return device.departure.take();
+            }
+            if let Some((old, view)) = rest.take() {
+                if moved {
+                    device.bound.view = view;
+                    settle(&mut device.condition, to);
+                    rest = Some((old, None));
+                } else {
+                    device.bound = old;
+                    device.condition.broken = device.condition.broken.or(broken);
+                    // It did not leave its guest, so it does not wait for its group yet.
+                    device.condition.to_give_back &= from.guest().is_none();
+                }
+            }
+            None
+        });
+        if moved {
+            self.forget_faults(work.address);
+        }
+        // What the old binding set up has been undone, and goes without a lock held.
+        if let Ok((Some(departure), Some(departed))) = released {
+            let (old, view) = rest.take().unwrap_or_default();
+            self.clear_up(departure, departed, old, view);
+        }
+    }
+
+    fn claim_groups(&self, work: &[Work<'_, P>]) -> Result<Vec<GroupClaim<P::Lock>>, TransitionError> {
+        let mut claims: Vec<GroupClaim<P::Lock>> = Vec::new();
+        for member in work {
+            if let Some(group) = &member.known.group
+                && claims.iter().all(|claim| claim.group().key != group.key)
+            {
+                claims.try_reserve(1).map_err(NoMemory::from)?;
+                claims.push(GroupClaim::take(group).ok_or(TransitionError::GroupBusy(member.address))?);
+            }
+        }
+        Ok(claims)
+    }
+
+    /// Whether the other members of the groups allow this (see `group`).
+    fn check_groups(
+        &self,
+        work: &[Work<'_, P>],
+        groups: &[GroupClaim<P::Lock>],
+        change: &Change<'_, P>,
+    ) -> Result<(), TransitionError> {
+        for claim in groups.iter().filter(|claim| claim.group().len() > 1) {
+            let mut in_the_way = Vec::new();
+            for other in claim.group().members()? {
+                if work.binary_search_by_key(&other, |member| member.address).is_ok() {
+                    continue;
+                }
+                // Not there any more, or not yet: then it is in nobody's way.
+                let Ok(device) = self.registry().lock(other) else { continue };
+                let (owner, known) = (device.owner(), device.known.clone());
+                drop(device);
+                if known.behind.is_some() {
+                    continue;
+                }
+                if let Some(twin) = work.iter().find(|member| member.known.shares_requester(&known)) {
+                    return Err(TransitionError::Inseparable { device: twin.address, other });
+                }
+                let allowed = match owner {
+                    Owner::Guest(_) => change.to == owner,
+                    Owner::Host => !self.ask(other, || self.platform().has_driver(other))?,
+                    _ => true,
+                };
+                if !allowed && change.to.guest().is_some() {
+                    in_the_way.try_reserve(1).map_err(NoMemory::from)?;
+                    in_the_way.push((other, owner));
+                }
+            }
+            if let (false, Key::Platform(group)) = (in_the_way.is_empty(), claim.group().key) {
+                return Err(TransitionError::GroupNotViable { group, in_the_way });
+            }
+        }
+        Ok(())
+    }
+
+    fn check_policy(&self, transition: Transition, member: &Work<'_, P>) -> Result<(), TransitionError> {
+        let request = Request { transition, device: member.address, from: Some(member.from), to: member.to };
+        self.permit(&request)
+    }
+
+    /// Asks what each member's reset would reach and claims the others there. Of several members that share a
+    /// reset, the first is reset.
+    fn plan_resets(
+        &self,
+        work: &mut [Work<'_, P>],
+        change: &Change<'_, P>,
+    ) -> Result<Vec<DeviceClaim<P>>, TransitionError> {
+        let mut bystanders = Vec::new();
+        if !change.steps.contains(&Step::Reset) {
+            return Ok(bystanders);
+        }
+        for place in 0..work.len() {
+            let device = work[place].address;
+            let scope = guarded(|| self.platform().reset_scope(device, change.kind))
+                .map_err(|error| TransitionError::failed(device, Step::Reset.name(), error))?;
+            let Some(scope) = scope else { continue };
+            let reaches = |other: Sbdf| scope::reaches(self, device, scope, other);
+            if work[..place].iter().any(|earlier| earlier.reset == Some(scope) && reaches(earlier.address)) {
+                continue;
+            }
+            work[place].reset = Some(scope);
+            for other in scope::others(self, device, scope) {
+                let is_member = work.binary_search_by_key(&other, |member| member.address).is_ok();
+                if !is_member && bystanders.iter().all(|claim: &DeviceClaim<P>| claim.address() != other) {
+                    bystanders.try_reserve(1).map_err(NoMemory::from)?;
+                    bystanders.extend(scope::claim_bystander(self, device, other, change.kind)?);
+                }
+            }
+        }
+        Ok(bystanders)
+    }
+}
