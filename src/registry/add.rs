@@ -5,11 +5,11 @@ use core::fmt;
 use super::Core;
 use super::binding::{Binding, Record};
 use crate::Sbdf;
-use crate::owner::Owner;
 use crate::memory::{NoMemory, Shared};
+use crate::owner::Owner;
 use crate::refcount::{Busy, CannotPrepare, Holder, Occupied};
-use crate::transition::Transition;
 use crate::sync::RawLock;
+use crate::transition::Transition;
 
 /// A device was not added; its data comes back.
 pub struct AddError<D> {

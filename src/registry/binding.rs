@@ -1,10 +1,10 @@
 //! Whose a device is: the truth about ownership, in the device's slot, under the device's lock.
 
-use alloc::vec::Vec;
 use crate::address::{Bus, DevFn, Sbdf, Segment};
 use crate::memory::Shared;
 use crate::owner::{DomainId, Owner};
 use crate::sync::{AtomicBool, Ordering, Site, ordering};
+use alloc::vec::Vec;
 
 /// A guest in one life of its number. Numbers are given again when a guest is gone; a handle of the old guest
 /// must not reach the new one's devices.

@@ -7,8 +7,8 @@ use core::ptr::NonNull;
 use super::binding::Record;
 use super::status::Status;
 use crate::Sbdf;
-use crate::owner::Owner;
 use crate::memory::NoMemory;
+use crate::owner::Owner;
 use crate::refcount::{self, Holder, NamedRef, OnGone, Ref, State, WeakRef, WouldDeadlock};
 use crate::sync::{RawLock, with_default_lock};
 

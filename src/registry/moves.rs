@@ -23,8 +23,8 @@ use crate::Sbdf;
 use crate::memory::{NoMemory, Shared};
 use crate::owner::{DomainId, Owner};
 use crate::refcount::{self, Busy, Holder, NamedRef, Slot, State, WouldDeadlock};
-use crate::transition::Transition;
 use crate::sync::{AtomicBool, Guard, Ordering, RawLock, Site, ordering, weakened};
+use crate::transition::Transition;
 
 /// The mark of a claimed device.
 const CLAIMED: u8 = 1;

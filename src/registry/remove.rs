@@ -5,8 +5,8 @@ use super::binding::{Place, Record};
 use crate::Sbdf;
 use crate::memory::NoMemory;
 use crate::refcount::{Busy, CloseRefused, Closed, Holder, Slot, WouldDeadlock};
-use crate::transition::Transition;
 use crate::sync::{RawLock, Site, weakened};
+use crate::transition::Transition;
 
 /// Why a device was not removed. It is exactly as it was before the call.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
