@@ -36,6 +36,6 @@ pub use facts::{Facts, GroupId, Request, ResetKind, ResetScope, Switch, Width};
 pub use hooks::{Binding, Platform};
 #[cfg(any(feature = "std", loom))]
 pub use simulated::{
-    Call, ConfigBytes, Detail, Dma, Entry, Fault, Hook, ResetSupport, Rule, Simulated, Stopped,
+    Bar, Call, ConfigBytes, Detail, Dma, Entry, Fault, Hook, ResetSupport, Rule, Simulated, Stopped,
     VirtualFunctions,
 };

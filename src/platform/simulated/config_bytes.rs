@@ -1,5 +1,6 @@
 //! Builds plausible configuration spaces.
 
+use super::bar::{Bar, BarBits, NO_BARS};
 use crate::address::Bus;
 use crate::device::{BusRange, EXTENDED_START, FULL_SIZE, HEADER_SIZE, PortType};
 use crate::platform::Switch;
@@ -8,7 +9,10 @@ const STATUS: usize = 0x06;
 const CLASS: usize = 0x08;
 const HEADER_TYPE: usize = 0x0e;
 const BUS_NUMBERS: usize = 0x18;
+const FIRST_BAR: usize = 0x10;
 const POINTER: usize = 0x34;
+/// From the SR-IOV capability to its VF BARs (PCIe 6.0 §9.3.3.14).
+const VF_BARS: usize = 0x24;
 
 const MSI: u8 = 0x05;
 const EXPRESS: u8 = 0x10;
@@ -39,6 +43,9 @@ pub struct ConfigBytes {
     /// The same for extended capabilities.
     extended: Vec<(u16, usize)>,
     next_extended: usize,
+    /// The bits of each BAR that cannot be written.
+    bars: BarBits,
+    vf_bars: BarBits,
 }
 
 /// The virtual functions a physical one shows.
@@ -57,7 +64,8 @@ pub struct VirtualFunctions {
 }
 
 impl ConfigBytes {
-    /// A function of class 020000 (Ethernet) with a type 0 header and nothing else: 256 bytes.
+    /// A function of class 020000 (Ethernet) with a type 0 header and nothing else: 256 bytes. Its BARs are unused:
+    /// they read 0 whatever is written.
     pub fn endpoint(vendor: u16, device: u16) -> Self {
         let mut this = Self {
             bytes: vec![0; EXTENDED_START],
@@ -65,6 +73,8 @@ impl ConfigBytes {
             next: HEADER_SIZE,
             extended: Vec::new(),
             next_extended: EXTENDED_START,
+            bars: NO_BARS,
+            vf_bars: NO_BARS,
         };
         this.set16(0x00, vendor);
         this.set16(0x02, device);
@@ -81,6 +91,8 @@ impl ConfigBytes {
     pub fn bridge(vendor: u16, device: u16, buses: BusRange) -> Self {
         let mut this = Self::endpoint(vendor, device).class(0x06_04_00);
         this.bytes[HEADER_TYPE] = 1;
+        // Two BARs; the bus numbers take the place of the others.
+        this.bars[2..].fill(0);
         let numbers = [buses.primary, buses.secondary, buses.subordinate].map(Bus::number);
         this.bytes[BUS_NUMBERS..BUS_NUMBERS + 3].copy_from_slice(&numbers);
         this
@@ -165,6 +177,26 @@ impl ConfigBytes {
         self
     }
 
+    /// A base address register in this slot, 0 to 5. Nothing if there is no such slot, or none for its upper half.
+    #[must_use]
+    pub fn bar(mut self, slot: u8, bar: Bar) -> Self {
+        for (slot, value) in bar.put(slot, &mut self.bars) {
+            self.set32(FIRST_BAR + 4 * slot, value);
+        }
+        self
+    }
+
+    /// The same for the virtual functions of a function with [`sriov`](Self::sriov).
+    #[must_use]
+    pub fn vf_bar(mut self, slot: u8, bar: Bar) -> Self {
+        if let Some((_, at)) = self.extended.iter().find(|(id, _)| *id == SRIOV).copied() {
+            for (slot, value) in bar.put(slot, &mut self.vf_bars) {
+                self.set32(at + VF_BARS + 4 * slot, value);
+            }
+        }
+        self
+    }
+
     /// An SR-IOV capability, its VF BARs unused. Makes the function PCI Express if it is not.
     #[must_use]
     pub fn sriov(mut self, functions: VirtualFunctions) -> Self {
@@ -183,6 +215,11 @@ impl ConfigBytes {
     /// The bytes: 256, or 4096 with PCI Express.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
+    }
+
+    /// The bits of the BARs and of the VF BARs that cannot be written.
+    pub(super) const fn fixed_bits(&self) -> (&BarBits, &BarBits) {
+        (&self.bars, &self.vf_bars)
     }
 
     fn ensure_express(self) -> Self {
@@ -237,12 +274,6 @@ impl ConfigBytes {
 
     fn set32(&mut self, at: usize, value: u32) {
         self.bytes[at..at + 4].copy_from_slice(&value.to_le_bytes());
-    }
-}
-
-impl AsRef<[u8]> for ConfigBytes {
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes
     }
 }
 

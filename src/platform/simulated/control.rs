@@ -7,16 +7,21 @@ use super::journal::{Call, Hook};
 use super::watch::{CHANCE, CONFIG, COUNT, PLAN, RECORD};
 use super::{Simulated, locked};
 
+/// How many calls are recorded without more memory.
+const JOURNAL: usize = 1024;
+
 /// # Counting
 ///
-/// Calls have numbers from 0, in the order in which they come. They are counted from the first of these methods
-/// on: [`count_calls`](Self::count_calls), [`fail_call`](Self::fail_call) and its kin, [`record`](Self::record).
-/// The clock never counts; configuration accesses do after [`watch_config`](Self::watch_config).
+/// Calls have numbers from 0, in the order in which they come. They are counted while counting is
+/// [on](Self::count), while calls are [recorded](Self::record), and while faults wait. The clock never counts;
+/// configuration accesses do after [`watch_config`](Self::watch_config).
 impl<D, L> Simulated<D, L> {
-    /// Begins to count calls, from 0.
-    pub fn count_calls(&self) {
-        self.watch.calls.store(0, Ordering::Relaxed);
-        self.watch.switch(COUNT, true);
+    /// Begins to count calls, from 0, or stops.
+    pub fn count(&self, on: bool) {
+        if on {
+            self.watch.calls.store(0, Ordering::Relaxed);
+        }
+        self.watch.switch(COUNT, on);
     }
 
     /// How many calls were counted.
@@ -52,7 +57,7 @@ impl<D, L> Simulated<D, L> {
     pub fn fault_rate(&self, seed: u64, permille: u32) {
         self.watch.seed.store(seed, Ordering::Relaxed);
         self.watch.permille.store(permille, Ordering::Relaxed);
-        self.watch.switch(COUNT | CHANCE, true);
+        self.watch.switch(CHANCE, true);
     }
 
     /// Forgets all faults that wait, and the rate. What hangs goes on hanging.
@@ -72,7 +77,10 @@ impl<D, L> Simulated<D, L> {
     }
 
     /// Begins to record calls, or stops. What was recorded stays.
+    ///
+    /// There is room for 1024 calls; for more, memory is taken as long as there is some.
     pub fn record(&self, on: bool) {
+        locked(&self.watch.journal).reserve(if on { JOURNAL } else { 0 });
         self.watch.switch(RECORD, on);
     }
 
@@ -103,6 +111,6 @@ impl<D, L> Simulated<D, L> {
 
     fn plan(&self, edit: impl FnOnce(&mut Plan)) {
         edit(&mut locked(&self.watch.plan));
-        self.watch.switch(COUNT | PLAN, true);
+        self.watch.switch(PLAN, true);
     }
 }

@@ -7,10 +7,14 @@
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, Ordering};
 use std::sync::{Mutex, OnceLock};
 
+use super::bar::BarBits;
 use super::iommu::Translation;
+use super::locked;
+use super::places::or_new;
 use super::policy::ResetSupport;
 use super::registers::Registers;
 use crate::address::Sbdf;
+use crate::memory::{NoMemory, try_box};
 use crate::platform::Facts;
 
 /// Bit of `touched`: there are requester IDs outside the function's own device number.
@@ -56,10 +60,11 @@ impl Function {
     }
 
     /// Puts a function with these registers here, in place of whatever was.
-    pub(super) fn plug(&self, bytes: &[u8]) {
+    pub(super) fn plug(&self, bytes: &[u8], fixed: (&BarBits, &BarBits)) -> Result<(), NoMemory> {
         self.present.store(false, Ordering::Relaxed);
-        self.registers.get_or_init(Box::default).fill(bytes);
+        or_new(&self.registers, Registers::try_new)?.fill(bytes, fixed)?;
         self.present.store(true, Ordering::Release);
+        Ok(())
     }
 
     pub(super) fn unplug(&self) {
@@ -91,29 +96,39 @@ impl Function {
         self.reset_support.store(support.bits(), Ordering::Relaxed);
     }
 
-    pub(super) fn facts(&self) -> Facts {
-        self.rare.get().map_or_else(Facts::default, |rare| super::locked(&rare.facts).clone())
+    pub(super) fn facts(&self) -> Result<Facts, NoMemory> {
+        let Some(rare) = self.rare.get() else { return Ok(Facts::default()) };
+        let facts = locked(&rare.facts);
+        let mut aliases = Vec::new();
+        aliases.try_reserve_exact(facts.aliases.len())?;
+        aliases.extend_from_slice(&facts.aliases);
+        Ok(Facts { aliases, ..*facts })
     }
 
-    pub(super) fn edit_facts(&self, edit: impl FnOnce(&mut Facts)) {
-        edit(&mut super::locked(&self.rare.get_or_init(Box::default).facts));
+    pub(super) fn edit_facts(&self, edit: impl FnOnce(&mut Facts)) -> Result<(), NoMemory> {
+        edit(&mut locked(&self.rare()?.facts));
+        Ok(())
     }
 
-    /// Remembers that the entry of `requester` is changed through this device, which is at `device`.
-    pub(super) fn touch(&self, device: Sbdf, requester: Sbdf) {
-        let near = device.segment() == requester.segment()
-            && device.bus() == requester.bus()
-            && device.device() == requester.device();
-        let bit = if near { 1 << requester.function() } else { ELSEWHERE };
-        // Changes of one device come one after the other, and what was touched stays so: the bit is nearly always there.
+    /// Remembers that the entry of `requester` is about to be changed through this device, which is at `device`.
+    pub(super) fn touch(&self, device: Sbdf, requester: Sbdf) -> Result<(), NoMemory> {
+        if slot(device) == slot(requester) {
+            self.mark(1 << requester.function());
+            return Ok(());
+        }
+        let mut elsewhere = locked(&self.rare()?.elsewhere);
+        if !elsewhere.contains(&requester) {
+            elsewhere.try_reserve(1)?;
+            elsewhere.push(requester);
+        }
+        self.mark(ELSEWHERE);
+        Ok(())
+    }
+
+    /// What was touched stays so, and the bit is nearly always there.
+    fn mark(&self, bit: u16) {
         if self.touched.load(Ordering::Relaxed) & bit == 0 {
             self.touched.fetch_or(bit, Ordering::Relaxed);
-        }
-        if !near {
-            let mut elsewhere = super::locked(&self.rare.get_or_init(Box::default).elsewhere);
-            if !elsewhere.contains(&requester) {
-                elsewhere.push(requester);
-            }
         }
     }
 
@@ -122,11 +137,22 @@ impl Function {
         self.touched.load(Ordering::Relaxed).to_le_bytes()[0]
     }
 
-    /// The other requester IDs that were touched through it.
-    pub(super) fn touched_elsewhere(&self) -> Vec<Sbdf> {
+    /// Calls `step` for each of the other requester IDs that were touched through it.
+    pub(super) fn touched_elsewhere(&self, step: impl FnMut(Sbdf)) {
         if self.touched.load(Ordering::Relaxed) & ELSEWHERE == 0 {
-            return Vec::new();
+            return;
         }
-        self.rare.get().map_or_else(Vec::new, |rare| super::locked(&rare.elsewhere).clone())
+        if let Some(rare) = self.rare.get() {
+            locked(&rare.elsewhere).iter().copied().for_each(step);
+        }
     }
+
+    fn rare(&self) -> Result<&Rare, NoMemory> {
+        or_new(&self.rare, || try_box(Rare::default())).map(|rare| &**rare)
+    }
+}
+
+/// What functions of one device number have in common.
+const fn slot(function: Sbdf) -> (u32, u8, u8) {
+    (function.segment().number(), function.bus().number(), function.device())
 }

@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::function::Function;
-use super::iommu::{Dma, Entry};
+use super::iommu::Entry;
 use super::journal::{Call, Detail, Hook};
 use super::policy::ResetSupport;
 use super::watch::{BIND, RULES};
 use super::{OnBind, Simulated, Stopped, locked};
-use crate::address::{Bus, DevFn, Sbdf};
+use crate::address::{DevFn, Sbdf};
 use crate::errno::Errno;
+use crate::memory::NoMemory;
 use crate::owner::{DomainId, Owner};
 use crate::platform::{
     Binding, Claimed, Facts, GroupId, HookError, Platform, Refusal, Request, ResetKind, ResetScope, Switch,
@@ -21,10 +22,8 @@ use crate::transition::Transition;
 
 const NO_ATS: HookError = HookError::new(Errno::EOPNOTSUPP, "the function has no ATS");
 const NO_RESET: HookError = HookError::new(Errno::EOPNOTSUPP, "the device cannot be reset");
+const NO_MEMORY: HookError = HookError::new(Errno::ENOMEM, "the simulated machine has no memory left");
 const BUSY: HookError = HookError::new(Errno::ETIMEDOUT, "bus mastering is on: requests never end");
-/// The address of a bridge's bus numbers.
-const BUS_NUMBERS: u16 = 0x18;
-const HEADER_TYPE: u16 = 0x0e;
 
 impl<D: Send, L: RawLock> Platform for Simulated<D, L> {
     type Data = D;
@@ -58,7 +57,7 @@ impl<D: Send, L: RawLock> Platform for Simulated<D, L> {
 
     fn facts(&self, device: Sbdf) -> Result<Facts, HookError> {
         self.watch.pass(|| Call::of(Hook::Facts, device))?;
-        Ok(self.places.find(device).map_or_else(Facts::default, Function::facts))
+        self.places.find(device).map_or(Ok(Facts::default()), Function::facts).map_err(no_memory)
     }
 
     #[inline]
@@ -93,22 +92,19 @@ impl<D: Send, L: RawLock> Platform for Simulated<D, L> {
     fn iommu_attach(&self, device: Sbdf, requester: Sbdf, owner: Owner) -> Result<(), HookError> {
         let call = || Call::of(Hook::IommuAttach, device).requester(requester).detail(Detail::Owner(owner));
         self.watch.pass(call)?;
-        self.change(device, requester, Entry::Attached(owner));
-        Ok(())
+        self.change(device, requester, Entry::Attached(owner))
     }
 
     #[inline]
     fn iommu_block(&self, device: Sbdf, requester: Sbdf) -> Result<(), HookError> {
         self.watch.pass(|| Call::of(Hook::IommuBlock, device).requester(requester))?;
-        self.change(device, requester, Entry::Blocked);
-        Ok(())
+        self.change(device, requester, Entry::Blocked)
     }
 
     #[inline]
     fn iommu_detach(&self, device: Sbdf, requester: Sbdf) -> Result<(), HookError> {
         self.watch.pass(|| Call::of(Hook::IommuDetach, device).requester(requester))?;
-        self.change(device, requester, Entry::Absent);
-        Ok(())
+        self.change(device, requester, Entry::Absent)
     }
 
     #[inline]
@@ -122,7 +118,7 @@ impl<D: Send, L: RawLock> Platform for Simulated<D, L> {
         self.watch.pass(|| Call::of(Hook::DmaBlocked, device))?;
         let mut blocked = true;
         self.each_requester(device, |place| {
-            blocked &= !matches!(place.translation.resolve(), Dma::Reaches(_))
+            blocked &= place.translation.resolve().reaches().is_none();
         });
         Ok(blocked)
     }
@@ -156,24 +152,18 @@ impl<D: Send, L: RawLock> Platform for Simulated<D, L> {
     #[inline]
     fn reset(&self, device: Sbdf, scope: ResetScope, kind: Option<ResetKind>) -> Result<(), HookError> {
         self.watch.pass(|| Call::of(Hook::Reset, device).detail(Detail::Reset(scope, kind)))?;
-        match scope {
-            ResetScope::Function => self.reset_function(device),
-            ResetScope::Slot => self.reset_slot(device),
-            ResetScope::Bus => self.reset_bus(device, device.bus()),
-        }
+        self.places.reset(device, scope);
         Ok(())
     }
 
     fn msix_prepare(&self, device: Sbdf) -> Result<(), HookError> {
         self.watch.pass(|| Call::of(Hook::MsixPrepare, device))?;
-        self.places.place(device).msix_prepared.store(true, Ordering::Relaxed);
-        Ok(())
+        self.set_msix_prepared(device, true)
     }
 
     fn msix_release(&self, device: Sbdf) -> Result<(), HookError> {
         self.watch.pass(|| Call::of(Hook::MsixRelease, device))?;
-        self.places.place(device).msix_prepared.store(false, Ordering::Relaxed);
-        Ok(())
+        self.set_msix_prepared(device, false)
     }
 
     #[inline]
@@ -187,7 +177,9 @@ impl<D: Send, L: RawLock> Platform for Simulated<D, L> {
 
     fn ask_unplug(&self, device: Sbdf, guest: DomainId) -> Result<(), HookError> {
         self.watch.pass(|| Call::of(Hook::AskUnplug, device).detail(Detail::Guest(guest)))?;
-        locked(&self.asked).push((device, guest));
+        let mut asked = locked(&self.asked);
+        asked.try_reserve(1).map_err(|_| NO_MEMORY)?;
+        asked.push((device, guest));
         Ok(())
     }
 
@@ -195,17 +187,21 @@ impl<D: Send, L: RawLock> Platform for Simulated<D, L> {
         let call = || Call::of(Hook::StopGuest, device).detail(Detail::Guest(guest));
         // There is nobody to tell of an error.
         let _ = self.watch.pass(call);
-        locked(&self.stopped).push(Stopped { guest, device, because });
+        let mut stopped = locked(&self.stopped);
+        if stopped.try_reserve(1).is_ok() {
+            stopped.push(Stopped { guest, device, because });
+        }
     }
 }
 
 impl<D, L> Simulated<D, L> {
     #[inline]
-    fn change(&self, device: Sbdf, requester: Sbdf, entry: Entry) {
-        let place = self.places.place(requester);
+    fn change(&self, device: Sbdf, requester: Sbdf, entry: Entry) -> Result<(), HookError> {
+        let place = self.places.place(requester).map_err(no_memory)?;
+        let through = if device == requester { Ok(place) } else { self.places.place(device) };
+        through.and_then(|through| through.touch(device, requester)).map_err(no_memory)?;
         place.translation.change(entry);
-        let through = if device == requester { place } else { self.places.place(device) };
-        through.touch(device, requester);
+        Ok(())
     }
 
     /// Calls `step` for every requester ID whose entry was ever changed through this device.
@@ -219,9 +215,13 @@ impl<D, L> Simulated<D, L> {
             here &= here - 1;
             self.places.find(device.with_devfn(function)).into_iter().for_each(&mut step);
         }
-        for requester in place.touched_elsewhere() {
-            self.places.find(requester).into_iter().for_each(&mut step);
-        }
+        place.touched_elsewhere(|requester| self.places.find(requester).into_iter().for_each(&mut step));
+    }
+
+    fn set_msix_prepared(&self, device: Sbdf, prepared: bool) -> Result<(), HookError> {
+        let place = self.places.place(device).map_err(no_memory)?;
+        place.msix_prepared.store(prepared, Ordering::Relaxed);
+        Ok(())
     }
 
     fn judge(&self, request: &Request) -> Result<(), Refusal> {
@@ -232,35 +232,10 @@ impl<D, L> Simulated<D, L> {
     fn binder(&self) -> Option<Arc<OnBind<D>>> {
         if self.watch.is_on(BIND) { locked(&self.on_bind).clone() } else { None }
     }
-
-    fn reset_function(&self, function: Sbdf) {
-        self.places.find(function).into_iter().for_each(Function::reset);
-    }
-
-    fn reset_slot(&self, device: Sbdf) {
-        let functions = (0..8).filter_map(|function| DevFn::new(device.device(), function));
-        functions.for_each(|devfn| self.reset_function(device.with_devfn(devfn)));
-    }
-
-    /// Resets a bus, and those behind the bridges there.
-    fn reset_bus(&self, device: Sbdf, bus: Bus) {
-        let Some(places) = self.places.bus(device.segment(), bus) else { return };
-        places.iter().for_each(Function::reset);
-        let below = places.iter().filter_map(buses_below).flat_map(|(first, last)| first..=last);
-        // Only buses of higher numbers lie below a bridge, and those of nested bridges are in its own range.
-        for below in below.filter(|below| *below > bus.number()) {
-            let places = self.places.bus(device.segment(), Bus::new(below));
-            places.into_iter().flatten().for_each(Function::reset);
-        }
-    }
 }
 
-/// The first and last bus behind a bridge that has them.
-fn buses_below(place: &Function) -> Option<(u8, u8)> {
-    let registers = place.registers()?;
-    let is_bridge = registers.read(HEADER_TYPE, Width::Byte) & 0x7f == 1;
-    let [_, secondary, subordinate, _] = registers.read(BUS_NUMBERS, Width::Dword).to_le_bytes();
-    (is_bridge && secondary != 0).then_some((secondary, subordinate))
+const fn no_memory(_: NoMemory) -> HookError {
+    NO_MEMORY
 }
 
 /// What nobody answers.

@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 
 use super::function::Function;
 use super::iommu::{Dma, Entry};
+use super::registers::Registers;
 use super::{Simulated, locked};
 use crate::address::Sbdf;
 use crate::owner::DomainId;
@@ -73,7 +74,7 @@ impl<D, L> Simulated<D, L> {
     /// Whether the function's address translation services are on.
     pub fn ats(&self, address: Sbdf) -> Switch {
         let registers = self.places.find(address).and_then(Function::registers);
-        registers.map_or(Switch::Off, |registers| registers.ats())
+        registers.map_or(Switch::Off, Registers::ats)
     }
 
     /// Whether the device's MSI-X table is mapped for the host.

@@ -7,10 +7,10 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `config_bytes` | builds configuration spaces |
+//! | `config_bytes`, `bar` | builds configuration spaces |
 //! | `registers`, `function`, `places` | a configuration space; a function; from an address to its function |
 //! | `iommu` | the entry of a requester ID, and what is cached of it |
-//! | `policy` | rules, and what can be reset |
+//! | `policy`, `reset` | rules, and what can be reset; what a reset reaches |
 //! | `fault`, `journal`, `watch` | what is done to a call; the record of calls; what stands before each hook |
 //! | `setup`, `control`, `inspect` | the test's side: building the machine, injecting, looking |
 //! | `hooks` | the core's side: the trait |
@@ -18,6 +18,7 @@
 //! Everything takes `&self`, and the standard library's atomics and locks, also under loom: there the machine is
 //! passive state that no interleaving is decided by. None of its locks is held while anything foreign is called.
 
+mod bar;
 mod config_bytes;
 mod control;
 mod fault;
@@ -29,9 +30,11 @@ mod journal;
 mod places;
 mod policy;
 mod registers;
+mod reset;
 mod setup;
 mod watch;
 
+use alloc::alloc::{Layout, handle_alloc_error};
 use core::fmt;
 use core::marker::PhantomData;
 use std::collections::BTreeSet;
@@ -39,6 +42,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
+pub use bar::Bar;
 pub use config_bytes::{ConfigBytes, VirtualFunctions};
 pub use fault::Fault;
 pub use inspect::Stopped;
@@ -48,6 +52,7 @@ pub use policy::{ResetSupport, Rule};
 
 use super::{Binding, Claimed, GroupId, HookError};
 use crate::address::Sbdf;
+use crate::memory::NoMemory;
 use crate::owner::{DomainId, Owner};
 use crate::sync::DefaultLock;
 use places::Places;
@@ -64,7 +69,7 @@ type OnBind<D> = dyn Fn(&dyn Claimed<D>, Owner) -> Result<Binding<D>, HookError>
 ///
 /// let machine = Simulated::<()>::new();
 /// let nic: Sbdf = "03:00.0".parse()?;
-/// machine.plug(nic, ConfigBytes::endpoint(0x8086, 0x10fb).express().flr().bytes());
+/// machine.plug(nic, ConfigBytes::endpoint(0x8086, 0x10fb).express().flr());
 ///
 /// machine.iommu_attach(nic, nic, Owner::Host)?;
 /// machine.config_write(nic, 0x04, Width::Word, 0x0006);
@@ -95,16 +100,19 @@ pub struct Simulated<D, L = DefaultLock> {
 
 impl<D, L> Simulated<D, L> {
     /// An empty machine, its clock at 0 and standing.
+    ///
+    /// Building a machine aborts where there is no memory; hooks answer ENOMEM, and need none that the machine
+    /// does not have already once every requester ID was named.
     pub fn new() -> Self {
         Self {
-            places: Places::new(),
+            places: Places::try_new().unwrap_or_else(no_memory),
             watch: Watch::default(),
             rules: Mutex::default(),
             on_bind: Mutex::default(),
             open_groups: Mutex::default(),
             open_group_count: AtomicUsize::new(0),
-            stopped: Mutex::default(),
-            asked: Mutex::default(),
+            stopped: Mutex::new(Vec::with_capacity(RECORDED)),
+            asked: Mutex::new(Vec::with_capacity(RECORDED)),
             advanced: AtomicU64::new(0),
             running: OnceLock::new(),
             lock: PhantomData,
@@ -122,6 +130,14 @@ impl<D, L> fmt::Debug for Simulated<D, L> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Simulated").field("functions", &self.functions()).finish_non_exhaustive()
     }
+}
+
+/// How many of the rarer events are recorded without more memory.
+const RECORDED: usize = 64;
+
+/// While a machine is being built there is nobody to return an error to.
+fn no_memory<T>(_: NoMemory) -> T {
+    handle_alloc_error(Layout::new::<T>())
 }
 
 /// Locks; a panic of an earlier holder left nothing half done, since only whole values are put in.

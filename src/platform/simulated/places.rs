@@ -3,11 +3,14 @@
 //! Tables only grow: a bus gets its 256 places when one of them is first needed, a segment its buses, and nothing
 //! is given back before the machine goes. So a lookup is a few loads, and what it returns can be borrowed from the
 //! machine. Segment 0 is at hand; the others hang in chains by their number.
+//!
+//! A hook may be the first to name a requester ID on some bus, and a hook must not abort: growing can fail.
 
 use std::sync::OnceLock;
 
 use super::function::Function;
 use crate::address::{Bus, DevFn, Sbdf, Segment};
+use crate::memory::{NoMemory, try_box};
 
 const NUMBERS: usize = 256;
 const CHAINS: usize = 64;
@@ -34,23 +37,22 @@ struct Link {
 struct Table(Box<[Functions]>);
 
 impl Table {
-    fn new() -> Self {
-        Self((0..NUMBERS).map(|_| OnceLock::new()).collect())
+    fn try_new() -> Result<Self, NoMemory> {
+        Ok(Self(try_fill(NUMBERS, OnceLock::new)?))
     }
 
     fn bus(&self, bus: Bus) -> Option<&[Function]> {
-        self.0[usize::from(bus.number())].get().map(|functions| &**functions)
+        self.0.get(usize::from(bus.number()))?.get().map(|functions| &**functions)
     }
 
-    fn bus_or_new(&self, bus: Bus) -> &[Function] {
-        let places = || (0..NUMBERS).map(|_| Function::default()).collect();
-        self.0[usize::from(bus.number())].get_or_init(places)
+    fn bus_or_new(&self, bus: Bus) -> Result<&[Function], NoMemory> {
+        or_new(&self.0[usize::from(bus.number())], || try_fill(NUMBERS, Function::default)).map(|bus| &**bus)
     }
 }
 
 impl Places {
-    pub(super) fn new() -> Self {
-        Self { first: Table::new(), chains: [const { OnceLock::new() }; CHAINS] }
+    pub(super) fn try_new() -> Result<Self, NoMemory> {
+        Ok(Self { first: Table::try_new()?, chains: [const { OnceLock::new() }; CHAINS] })
     }
 
     /// The place at this address, if anything was ever put on its bus.
@@ -60,12 +62,12 @@ impl Places {
     }
 
     /// The place at this address.
-    pub(super) fn place(&self, address: Sbdf) -> &Function {
+    pub(super) fn place(&self, address: Sbdf) -> Result<&Function, NoMemory> {
         let table = match address.segment().number() {
             0 => &self.first,
-            _ => self.segment_or_new(address.segment()),
+            _ => self.segment_or_new(address.segment())?,
         };
-        &table.bus_or_new(address.bus())[usize::from(address.devfn().bits())]
+        Ok(&table.bus_or_new(address.bus())?[usize::from(address.devfn().bits())])
     }
 
     /// The 256 places of a bus.
@@ -79,7 +81,7 @@ impl Places {
 
     /// Every place that exists, in no particular order.
     pub(super) fn all(&self) -> impl Iterator<Item = (Sbdf, &Function)> {
-        let others = self.chains.iter().flat_map(|chain| Self::chain(chain));
+        let others = self.chains.iter().flat_map(Self::chain);
         let tables = others.map(|link| (link.segment, &link.table));
         let tables = core::iter::once((Segment::new(0), &self.first)).chain(tables);
         let numbers = || 0..=u8::MAX;
@@ -92,13 +94,13 @@ impl Places {
         })
     }
 
-    fn segment_or_new(&self, segment: Segment) -> &Table {
-        let new = || Box::new(Link { segment, table: Table::new(), next: OnceLock::new() });
-        let mut link = self.chain_of(segment).get_or_init(new);
+    fn segment_or_new(&self, segment: Segment) -> Result<&Table, NoMemory> {
+        let new = || try_box(Link { segment, table: Table::try_new()?, next: OnceLock::new() });
+        let mut link = or_new(self.chain_of(segment), new)?;
         while link.segment != segment {
-            link = link.next.get_or_init(new);
+            link = or_new(&link.next, new)?;
         }
-        &link.table
+        Ok(&link.table)
     }
 
     fn links(&self, segment: Segment) -> impl Iterator<Item = &Link> {
@@ -112,4 +114,21 @@ impl Places {
     fn chain(first: &OnceLock<Box<Link>>) -> impl Iterator<Item = &Link> {
         core::iter::successors(first.get().map(|link| &**link), |link| link.next.get().map(|next| &**next))
     }
+}
+
+/// What the cell holds; made now, if it is empty. Two threads may both make one: the first stays.
+pub(super) fn or_new<T>(cell: &OnceLock<T>, new: impl Fn() -> Result<T, NoMemory>) -> Result<&T, NoMemory> {
+    if let Some(held) = cell.get() {
+        return Ok(held);
+    }
+    let new = new()?;
+    Ok(cell.get_or_init(|| new))
+}
+
+/// So many values on the heap, made there one by one: a model's stack has no room for all.
+pub(super) fn try_fill<T>(count: usize, value: impl FnMut() -> T) -> Result<Box<[T]>, NoMemory> {
+    let mut values = Vec::new();
+    values.try_reserve_exact(count)?;
+    values.resize_with(count, value);
+    Ok(values.into_boxed_slice())
 }

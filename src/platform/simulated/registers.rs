@@ -6,7 +6,12 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 
-use crate::device::{Capabilities, ConfigSpace, EXTENDED_START, ExtendedCapabilities, FULL_SIZE};
+use super::bar::{BARS, BarBits};
+use super::places::{or_new, try_fill};
+use crate::device::{
+    ConfigSpace, EXTENDED_START, FULL_SIZE, SRIOV_CAPABILITY, find_capability, find_extended_capability,
+};
+use crate::memory::{NoMemory, try_box};
 use crate::platform::{Switch, Width};
 
 const LOW_DWORDS: usize = EXTENDED_START / 4;
@@ -15,6 +20,11 @@ const EXTENDED_DWORDS: usize = (FULL_SIZE - EXTENDED_START) / 4;
 const COMMAND_STATUS: usize = 1;
 const COMMAND: u32 = 0xffff;
 const BUS_MASTER: u32 = 1 << 2;
+
+const FIRST_BAR: u16 = 0x10;
+const FIRST_EXTENDED: u16 = 0x100;
+/// From the SR-IOV capability to its VF BARs (PCIe 6.0 §9.3.3.14).
+const VF_BARS: u16 = 0x24;
 
 const MSI: u8 = 0x05;
 const MSIX: u8 = 0x11;
@@ -34,30 +44,34 @@ pub(super) struct Registers {
     msi: AtomicU16,
     msix: AtomicU16,
     ats: AtomicU16,
+    sriov: AtomicU16,
+    /// The bits of the BARs, and of the VF BARs, that a write does not change: what tells their size.
+    bars: [AtomicU32; BARS],
+    vf_bars: [AtomicU32; BARS],
 }
 
-impl Default for Registers {
-    fn default() -> Self {
-        Self {
+impl Registers {
+    pub(super) fn try_new() -> Result<Box<Self>, NoMemory> {
+        try_box(Self {
             low: [const { AtomicU32::new(u32::MAX) }; LOW_DWORDS],
             extended: OnceLock::new(),
             length: AtomicU16::new(0),
             msi: AtomicU16::new(0),
             msix: AtomicU16::new(0),
             ats: AtomicU16::new(0),
-        }
+            sriov: AtomicU16::new(0),
+            bars: [const { AtomicU32::new(0) }; BARS],
+            vf_bars: [const { AtomicU32::new(0) }; BARS],
+        })
     }
-}
 
-impl Registers {
-    /// Takes over these bytes, at most 4096; whatever was here before is gone. The caller publishes the registers
+    /// Takes over these bytes, at most 4096, and which bits of the BARs and VF BARs are fixed; whatever was here before is gone. The caller publishes the registers
     /// afterwards, or keeps others away.
-    pub(super) fn fill(&self, bytes: &[u8]) {
+    pub(super) fn fill(&self, bytes: &[u8], fixed: (&BarBits, &BarBits)) -> Result<(), NoMemory> {
         let config = ConfigSpace::new(bytes);
         let length = config.len().next_multiple_of(4);
         if length > EXTENDED_START {
-            let ones = || (0..EXTENDED_DWORDS).map(|_| AtomicU32::new(u32::MAX)).collect();
-            self.extended.get_or_init(ones);
+            or_new(&self.extended, || try_fill(EXTENDED_DWORDS, || AtomicU32::new(u32::MAX)))?;
         }
         for (index, chunk) in config.bytes().chunks(4).enumerate() {
             let mut dword = [0xff; 4];
@@ -68,16 +82,19 @@ impl Registers {
         }
         self.length.store(u16::try_from(length).unwrap_or(u16::MAX), Ordering::Relaxed);
         self.find_capabilities(config);
+        let places = self.bars.iter().chain(&self.vf_bars);
+        let bits = fixed.0.iter().chain(fixed.1);
+        places.zip(bits).for_each(|(place, bits)| place.store(*bits, Ordering::Relaxed));
+        Ok(())
     }
 
     fn find_capabilities(&self, config: ConfigSpace<'_>) {
-        let found = Capabilities::read(config).found;
-        let low = |id| found.iter().find(|it| it.id == id).map_or(0, |it| it.offset.into());
+        let low = |id| find_capability(config, id).map_or(0, u16::from);
+        let extended = |id| find_extended_capability(config, id).unwrap_or_default();
         self.msi.store(low(MSI), Ordering::Relaxed);
         self.msix.store(low(MSIX), Ordering::Relaxed);
-        let extended = ExtendedCapabilities::read(config).found;
-        let ats = extended.iter().find(|it| it.id == ATS).map_or(0, |it| it.offset);
-        self.ats.store(ats, Ordering::Relaxed);
+        self.ats.store(extended(ATS), Ordering::Relaxed);
+        self.sriov.store(extended(SRIOV_CAPABILITY), Ordering::Relaxed);
     }
 
     /// The bytes as they are now.
@@ -98,7 +115,7 @@ impl Registers {
     pub(super) fn write(&self, offset: u16, width: Width, value: u32) {
         let (shift, mask) = lane(offset, width);
         let Some(register) = self.at(offset) else { return };
-        let change = mask << shift & writable(offset);
+        let change = mask << shift & self.writable(offset);
         set(register, change, value << shift);
     }
 
@@ -144,6 +161,25 @@ impl Registers {
         }
     }
 
+    /// The bits of the dword at `offset` that a write changes: not vendor, device, status, revision, class, header
+    /// type, the capability pointer, and not what tells a BAR's size.
+    fn writable(&self, offset: u16) -> u32 {
+        match offset & !3 {
+            0x00 | 0x08 | 0x34 => 0,
+            0x04 => COMMAND,
+            0x0c => 0xff00_ffff,
+            other => !self.fixed_bar_bits(other),
+        }
+    }
+
+    fn fixed_bar_bits(&self, offset: u16) -> u32 {
+        let sriov = self.sriov.load(Ordering::Relaxed);
+        let (bars, first) =
+            if offset < FIRST_EXTENDED { (&self.bars, FIRST_BAR) } else { (&self.vf_bars, sriov + VF_BARS) };
+        let bar = offset.checked_sub(first).and_then(|distance| bars.get(usize::from(distance / 4)));
+        bar.map_or(0, |bits| bits.load(Ordering::Relaxed))
+    }
+
     /// The dword at this offset, if the configuration space reaches that far.
     fn at(&self, offset: u16) -> Option<&AtomicU32> {
         if offset < self.length.load(Ordering::Relaxed) { self.dword(usize::from(offset) / 4) } else { None }
@@ -178,15 +214,4 @@ const fn lane(offset: u16, width: Width) -> (u32, u32) {
         Width::Dword => u32::MAX,
     };
     (8 * (offset as u32 & 3), mask)
-}
-
-/// The bits of the dword at `offset` that a write changes: not vendor, device, status, revision, class, header
-/// type and the capability pointer.
-const fn writable(offset: u16) -> u32 {
-    match offset & !3 {
-        0x00 | 0x08 | 0x34 => 0,
-        0x04 => COMMAND,
-        0x0c => 0xff00_ffff,
-        _ => u32::MAX,
-    }
 }

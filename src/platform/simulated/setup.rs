@@ -1,12 +1,16 @@
 //! Building the machine: functions, and what the platform knows of them.
 
+use core::borrow::Borrow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use super::bar::BARS;
+use super::config_bytes::ConfigBytes;
+use super::function::Function;
 use super::policy::{ResetSupport, Rule};
 use super::watch::{BIND, RULES};
-use super::{Simulated, locked};
+use super::{Simulated, locked, no_memory};
 use crate::address::Sbdf;
 use crate::owner::Owner;
 use crate::platform::{Binding, Claimed, Facts, GroupId, HookError};
@@ -14,50 +18,57 @@ use crate::platform::{Binding, Claimed, Facts, GroupId, HookError};
 impl<D, L> Simulated<D, L> {
     /// Puts a function with this configuration space at an address, in place of one that may be there.
     ///
-    /// Any number of bytes up to 4096; reads behind them give ones. [`ConfigBytes`](super::ConfigBytes) makes some.
-    /// What the platform knows of the address stays.
-    pub fn plug(&self, address: Sbdf, config: impl AsRef<[u8]>) {
-        self.places.place(address).plug(config.as_ref());
+    /// What the platform knows of the address stays, and so does its IOMMU entry.
+    pub fn plug(&self, address: Sbdf, config: impl Borrow<ConfigBytes>) {
+        let config = config.borrow();
+        self.place(address).plug(config.bytes(), config.fixed_bits()).unwrap_or_else(no_memory);
+    }
+
+    /// The same from recorded bytes, any number up to 4096: reads behind them give ones. Its BARs keep whatever is
+    /// written, so they cannot be sized.
+    pub fn plug_bytes(&self, address: Sbdf, bytes: &[u8]) {
+        let fixed = [0; BARS];
+        self.place(address).plug(bytes, (&fixed, &fixed)).unwrap_or_else(no_memory);
     }
 
     /// Pulls the function out: it reads ones, and sends nothing any more. Its IOMMU entry stays.
     pub fn unplug(&self, address: Sbdf) {
-        self.places.place(address).unplug();
+        self.place(address).unplug();
     }
 
     /// What the platform tells of the device when it is added.
     pub fn set_facts(&self, device: Sbdf, facts: Facts) {
-        self.places.place(device).edit_facts(|known| *known = facts);
+        self.edit_facts(device, |known| *known = facts);
     }
 
     /// Puts the device into an IOMMU group.
     pub fn set_group(&self, device: Sbdf, group: GroupId) {
-        self.places.place(device).edit_facts(|known| known.group = Some(group));
+        self.edit_facts(device, |known| known.group = Some(group));
     }
 
     /// Puts the device near a NUMA node.
     pub fn set_node(&self, device: Sbdf, node: u32) {
-        self.places.place(device).edit_facts(|known| known.node = Some(node));
+        self.edit_facts(device, |known| known.node = Some(node));
     }
 
     /// Gives the device one more requester ID that its configuration space does not tell.
     pub fn add_alias(&self, device: Sbdf, requester: Sbdf) {
-        self.places.place(device).edit_facts(|known| known.aliases.push(requester));
+        self.edit_facts(device, |known| known.aliases.push(requester));
     }
 
     /// Lists the device as one that uses phantom functions and does not say so.
     pub fn set_phantom_stride(&self, device: Sbdf, stride: u8) {
-        self.places.place(device).edit_facts(|known| known.phantom_stride = Some(stride));
+        self.edit_facts(device, |known| known.phantom_stride = Some(stride));
     }
 
     /// Gives the device a driver of the host, or takes it away.
     pub fn set_driver(&self, device: Sbdf, present: bool) {
-        self.places.place(device).driver.store(present, Ordering::Relaxed);
+        self.place(device).driver.store(present, Ordering::Relaxed);
     }
 
     /// Says how the device can be reset; by itself, unless this is called.
     pub fn set_reset(&self, device: Sbdf, support: ResetSupport) {
-        self.places.place(device).set_reset_support(support);
+        self.place(device).set_reset_support(support);
     }
 
     /// Somebody opens the group, or closes it.
@@ -100,5 +111,13 @@ impl<D, L> Simulated<D, L> {
     /// From now on the clock runs by itself, too.
     pub fn run_clock(&self) {
         self.running.get_or_init(Instant::now);
+    }
+
+    fn place(&self, address: Sbdf) -> &Function {
+        self.places.place(address).unwrap_or_else(no_memory)
+    }
+
+    fn edit_facts(&self, device: Sbdf, edit: impl FnOnce(&mut Facts)) {
+        self.place(device).edit_facts(edit).unwrap_or_else(no_memory);
     }
 }

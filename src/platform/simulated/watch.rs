@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use super::fault::{Fault, Hangs, Plan, RANDOM, by_chance};
 use super::journal::Call;
 use super::locked;
+use crate::errno::Errno;
 use crate::platform::HookError;
 
 /// Calls are counted.
@@ -25,6 +26,8 @@ pub(super) const CONFIG: u32 = 1 << 4;
 pub(super) const RULES: u32 = 1 << 5;
 /// There is something to call for a new owner.
 pub(super) const BIND: u32 = 1 << 6;
+
+const NO_HANG: HookError = HookError::new(Errno::ETIMEDOUT, "a model cannot hang");
 
 const CALLS: u32 = COUNT | RECORD | PLAN | CHANCE;
 
@@ -73,7 +76,10 @@ impl Watch {
         let number = self.calls.fetch_add(1, Ordering::Relaxed);
         let fault = self.fault(number, &call);
         if self.is_on(RECORD) {
-            locked(&self.journal).push(Call { fault, ..call });
+            let mut journal = locked(&self.journal);
+            if journal.try_reserve(1).is_ok() {
+                journal.push(Call { fault, ..call });
+            }
         }
         let Some(fault) = fault else { return Ok(()) };
         self.injected.fetch_add(1, Ordering::Relaxed);
@@ -81,7 +87,11 @@ impl Watch {
             Fault::Error(error) => Err(error),
             // Not `panic!`: a storm of injected panics must not print a line for each.
             Fault::Panic => std::panic::resume_unwind(Box::new("the test asked this hook to panic")),
-            Fault::Hang => self.hang(),
+            Fault::Hang if cfg!(loom) => Err(NO_HANG),
+            Fault::Hang => {
+                self.hangs.hang();
+                Ok(())
+            }
         }
     }
 
@@ -93,16 +103,5 @@ impl Watch {
     fn chance(&self, number: u64) -> bool {
         let (seed, permille) = (self.seed.load(Ordering::Relaxed), self.permille.load(Ordering::Relaxed));
         self.is_on(CHANCE) && by_chance(seed, number, permille)
-    }
-
-    #[cfg(not(loom))]
-    fn hang(&self) -> Result<(), HookError> {
-        self.hangs.hang();
-        Ok(())
-    }
-
-    #[cfg(loom)]
-    fn hang(&self) -> Result<(), HookError> {
-        Err(HookError::new(crate::Errno::ETIMEDOUT, "a model cannot hang"))
     }
 }
