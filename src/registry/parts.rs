@@ -11,7 +11,7 @@ use super::snapshot::Devices;
 use crate::Sbdf;
 use crate::memory::NoMemory;
 use crate::owner::{DomainId, Owner};
-use crate::refcount::{Holder, State};
+use crate::refcount::Holder;
 use crate::sync::RawLock;
 use crate::transition::Transition;
 
