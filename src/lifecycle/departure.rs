@@ -45,7 +45,7 @@ impl<P: Platform> Departure<P> {
         }
         while self.bound.undone < self.bound.len() {
             let place = self.bound.undone;
-            if let Some(attachment) = self.bound.from_last(place) {
+            if let Some(attachment) = self.bound.nth_from_last(place) {
                 guarded(|| attachment.undo(hand, Hardware::Gone))?;
             }
             self.bound.undone = place + 1;

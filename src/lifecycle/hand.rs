@@ -243,7 +243,7 @@ impl<'a, P: Platform> Work<'a, P> {
             // An earlier transition got this far, and the device was broken since.
             return Ok(());
         }
-        let Some(attachment) = self.bound.from_last(place) else { return Ok(()) };
+        let Some(attachment) = self.bound.nth_from_last(place) else { return Ok(()) };
         match attachment.undo(self.hand, hardware) {
             Ok(()) => self.bound.undone = place + 1,
             // How much of it is undone is unknown (R11).
@@ -256,7 +256,7 @@ impl<'a, P: Platform> Work<'a, P> {
     }
 
     pub(super) fn redo_attachment(&mut self, place: usize) -> Result<(), HookError> {
-        if let Some(attachment) = self.bound.from_last(place) {
+        if let Some(attachment) = self.bound.nth_from_last(place) {
             attachment.redo(self.hand)?;
             self.bound.undone = place;
         }

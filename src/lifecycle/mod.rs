@@ -94,6 +94,17 @@ pub struct Lifecycle<P: Platform> {
     by: &'static str,
 }
 
+/// A use of a device.
+pub type DeviceHandle<P> = Handle<Device<P>, <P as Platform>::Lock>;
+/// A named use of a device.
+pub type DeviceHold<P> = Hold<Device<P>, <P as Platform>::Lock>;
+/// A device under its lock.
+pub type LockedDevice<'a, P> = Locked<'a, Device<P>, <P as Platform>::Lock>;
+/// A guest, for its vCPU threads.
+pub type Guest<P> = Domain<Device<P>, <P as Platform>::Lock>;
+/// An owner's devices at one moment.
+pub type DeviceList<P> = Devices<Device<P>, <P as Platform>::Lock>;
+
 /// A machine: what every clone of a [`Lifecycle`] shares.
 struct Machine<P: Platform> {
     platform: P,
@@ -133,34 +144,34 @@ impl<P: Platform> Lifecycle<P> {
 
     /// A use of the device at this address; see [`Registry::get`].
     #[inline]
-    pub fn get(&self, address: Sbdf) -> Option<Handle<Device<P>, P::Lock>> {
+    pub fn get(&self, address: Sbdf) -> Option<DeviceHandle<P>> {
         self.registry().get(address)
     }
 
     /// A named use of the device at this address; see [`Registry::hold`].
     #[inline]
-    pub fn hold(&self, address: Sbdf, holder: Holder) -> Result<Option<Hold<Device<P>, P::Lock>>, NoMemory> {
+    pub fn hold(&self, address: Sbdf, holder: Holder) -> Result<Option<DeviceHold<P>>, NoMemory> {
         self.registry().hold(address, holder)
     }
 
     /// Locked access to the device at this address, whoever owns it; see [`Registry::lock`].
     #[inline]
-    pub fn lock(&self, address: Sbdf) -> Result<Locked<'_, Device<P>, P::Lock>, AccessError> {
+    pub fn lock(&self, address: Sbdf) -> Result<LockedDevice<'_, P>, AccessError> {
         self.registry().lock(address)
     }
 
     /// Makes a guest known, without devices.
-    pub fn create_domain(&self, id: DomainId) -> Result<Domain<Device<P>, P::Lock>, CreateDomainError> {
+    pub fn create_domain(&self, id: DomainId) -> Result<Guest<P>, CreateDomainError> {
         self.registry().create_domain(id)
     }
 
     /// A guest that was made known, for its vCPU threads.
-    pub fn domain(&self, id: DomainId) -> Option<Domain<Device<P>, P::Lock>> {
+    pub fn domain(&self, id: DomainId) -> Option<Guest<P>> {
         self.registry().domain(id)
     }
 
     /// An owner's devices at this moment; see [`Registry::devices_of`].
-    pub fn devices_of(&self, owner: Owner) -> Result<Option<Devices<Device<P>, P::Lock>>, NoMemory> {
+    pub fn devices_of(&self, owner: Owner) -> Result<Option<DeviceList<P>>, NoMemory> {
         self.registry().devices_of(owner)
     }
 

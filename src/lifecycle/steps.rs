@@ -191,10 +191,13 @@ impl Step {
                 work.view = platform.bind(work.hand, work.to)?;
                 Ok(())
             }
-            (ConfirmBlocked, _) => match platform.dma_blocked(at)? {
-                true => Ok(()),
-                false => Err(HookError::NOT_BLOCKED),
-            },
+            (ConfirmBlocked, _) => {
+                if platform.dma_blocked(at)? {
+                    Ok(())
+                } else {
+                    Err(HookError::NOT_BLOCKED)
+                }
+            }
             (PrepareMsix, _) => platform.msix_prepare(at),
             (ReleaseMsix, _) => platform.msix_release(at),
             (Flush(Back), _) | (Block | Detach | Attach, None) => Ok(()),

@@ -15,6 +15,7 @@ use alloc::vec::Vec;
 use super::error::{Failure, TransitionError, UndoError};
 use super::hand::Work;
 use super::steps::Step;
+use crate::Sbdf;
 use crate::memory::NoMemory;
 use crate::platform::{HookError, Platform};
 use crate::registry::{Journey, with_room};
@@ -159,4 +160,9 @@ pub(super) fn guarded<R>(hook: impl FnOnce() -> Result<R, HookError>) -> Result<
     }
     #[cfg(not(feature = "std"))]
     hook()
+}
+
+/// Asks the platform something that has no error of its own; that it panics is one.
+pub(super) fn ask<R>(device: Sbdf, question: impl FnOnce() -> R) -> Result<R, TransitionError> {
+    guarded(|| Ok(question())).map_err(|error| TransitionError::failed(device, "ask the platform", error))
 }

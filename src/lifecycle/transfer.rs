@@ -22,7 +22,7 @@ use super::group::{GroupClaim, Key};
 use super::hand::Work;
 use super::scope;
 use super::steps::Step;
-use super::transaction::{Transaction, guarded};
+use super::transaction::{Transaction, ask, guarded};
 use crate::Sbdf;
 use crate::memory::NoMemory;
 use crate::owner::{DomainId, Owner};
@@ -37,6 +37,9 @@ pub(super) type DeviceClaim<P> = Claim<Device<P>, <P as Platform>::Lock>;
 type Claimed<P> = (Vec<GroupClaim<<P as Platform>::Lock>>, Vec<DeviceClaim<P>>);
 type DeviceTraveller<P> = Traveller<Device<P>, <P as Platform>::Lock>;
 
+/// Where a device goes, or is to stay, or why not.
+type Destination = Result<Option<Owner>, TransitionError>;
+
 /// What distinguishes one change of owner from another.
 pub(super) struct Change<'a, P: Platform> {
     pub(super) kind: Transition,
@@ -44,9 +47,9 @@ pub(super) struct Change<'a, P: Platform> {
     /// Where the set goes. Single members may be sent to quarantine instead.
     pub(super) to: Owner,
     /// Looks at each device under its lock: where it goes, `None` if it stays as it is, or why not.
-    pub(super) admit: &'a dyn Fn(&mut Admission<'_, P>, Sbdf) -> Result<Option<Owner>, TransitionError>,
+    pub(super) admit: &'a dyn Fn(&mut Admission<'_, P>, Sbdf) -> Destination,
     /// Where a claimed device goes, with what only the platform knows; `None` if it stays after all.
-    pub(super) redirect: &'a dyn Fn(&DeviceClaim<P>, Owner) -> Result<Option<Owner>, TransitionError>,
+    pub(super) redirect: &'a dyn Fn(&DeviceClaim<P>, Owner) -> Destination,
     /// What the device is afterwards.
     pub(super) settle: &'a dyn Fn(&mut Condition, Owner),
 }
@@ -107,7 +110,9 @@ impl<P: Platform> Lifecycle<P> {
         let (groups, bystanders) = match self.check(&mut work, change) {
             Ok(claimed) => claimed,
             Err(error) => {
-                work.iter().for_each(|member| span.ended(member, Some(&error)));
+                for member in &work {
+                    span.ended(member, Some(&error));
+                }
                 return Err(error);
             }
         };
@@ -144,7 +149,7 @@ impl<P: Platform> Lifecycle<P> {
 
     /// The checks that need more than one device, and the claims that keep their answers true.
     fn check(&self, work: &mut [Work<'_, P>], change: &Change<'_, P>) -> Result<Claimed<P>, TransitionError> {
-        let groups = self.claim_groups(work)?;
+        let groups = Self::claim_groups(work)?;
         self.check_groups(work, &groups, change)?;
         for member in work.iter() {
             self.check_policy(change.kind, member)?;
@@ -192,7 +197,7 @@ impl<P: Platform> Lifecycle<P> {
         }
     }
 
-    fn claim_groups(&self, work: &[Work<'_, P>]) -> Result<Vec<GroupClaim<P::Lock>>, TransitionError> {
+    fn claim_groups(work: &[Work<'_, P>]) -> Result<Vec<GroupClaim<P::Lock>>, TransitionError> {
         let mut claims: Vec<GroupClaim<P::Lock>> = Vec::new();
         for member in work {
             if let Some(group) = &member.known.group
@@ -230,7 +235,7 @@ impl<P: Platform> Lifecycle<P> {
                 }
                 let allowed = match owner {
                     Owner::Guest(_) => change.to == owner,
-                    Owner::Host => !self.ask(other, || self.platform().has_driver(other))?,
+                    Owner::Host => !ask(other, || self.platform().has_driver(other))?,
                     _ => true,
                 };
                 if !allowed && change.to.guest().is_some() {

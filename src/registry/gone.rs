@@ -61,13 +61,16 @@ impl<D, L: RawLock> Departed<D, L> {
     }
 }
 
+/// What was settled of a device, and the device, once it has left.
+type Left<R, D, L> = (R, Departed<D, L>);
+
 /// The steps of a surprise removal; `None` if there is no device to go. `settle` looks at the data once no access is
 /// inside any more, under the device's lock.
 pub(super) fn depart<D, L: RawLock, R>(
     core: &Core<D, L>,
     slot: &Slot<Record<D>, L>,
     mut settle: impl FnMut(&mut D, InHands) -> R,
-) -> Result<Option<(R, Departed<D, L>)>, WouldDeadlock> {
+) -> Result<Option<Left<R, D, L>>, WouldDeadlock> {
     let Some(departure) = slot.gone()? else { return Ok(None) };
     let departed = Departed::new(departure.keep());
     let mut settled = None;
