@@ -286,6 +286,8 @@ impl<P: Platform> Lifecycle<P> {
         let arriving = match self.registry().arrive_unowned(address) {
             Ok(arriving) => arriving,
             Err(AddRefused::Exists(_)) => return Ok(false),
+            // Its removal is pending, and perhaps for long: it is known all the same.
+            Err(AddRefused::Busy(_)) if self.lock(address).is_ok() => return Ok(false),
             Err(refused) => return Err(TransitionError::of_add(address, refused)),
         };
         let (prepared, entered) = self.prepare(address, DeviceInfo::default(), Owner::Unowned)?;

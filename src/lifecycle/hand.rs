@@ -191,6 +191,8 @@ pub(super) struct Work<'a, P: Platform> {
     /// What the new owner sees.
     pub(super) view: Option<Box<dyn Attachment<P::Data>>>,
     pub(super) quiesced: Option<Quiesced>,
+    /// Its address translation services were on, when they were switched off.
+    pub(super) ats_was_on: bool,
     /// The reset it is the first member of, if the transition resets.
     pub(super) reset: Option<ResetScope>,
     pub(super) reset_kind: Option<ResetKind>,
@@ -221,6 +223,7 @@ impl<'a, P: Platform> Work<'a, P> {
             bound,
             view: None,
             quiesced: None,
+            ats_was_on: false,
             reset: None,
             reset_kind: None,
             msix_table: false,

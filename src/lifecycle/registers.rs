@@ -7,6 +7,9 @@ const COMMAND: u16 = 0x04;
 const BUS_MASTER: u32 = 1 << 2;
 /// Message Control is two bytes into both capabilities.
 const CONTROL: u16 = 2;
+/// The Control register of the ATS capability (PCIe 6.0 §10.5.1.3).
+const ATS_CONTROL: u16 = 6;
+const ATS_ENABLE: u32 = 1 << 15;
 const MSI_ENABLE: u32 = 1 << 0;
 const MSIX_FUNCTION_MASK: u32 = 1 << 14;
 const MSIX_ENABLE: u32 = 1 << 15;
@@ -46,6 +49,11 @@ pub(super) fn resume<P: Platform>(platform: &P, at: Sbdf, before: Quiesced) {
     for (offset, control) in before.msix.into_iter().chain(before.msi) {
         platform.config_write(at, offset, Width::Word, control);
     }
+}
+
+/// Whether address translation services are on. Under the device's lock.
+pub(super) fn is_ats_on<P: Platform>(platform: &P, at: Sbdf, ats: u16) -> bool {
+    platform.config_read(at, ats + ATS_CONTROL, Width::Word) & ATS_ENABLE != 0
 }
 
 /// Switches bus mastering off. Under the device's lock.

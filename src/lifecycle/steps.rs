@@ -5,6 +5,7 @@
 //! undoes exactly what was done. To write a new transition, write its list.
 
 use super::hand::Work;
+use super::known::Known;
 use super::registers;
 use crate::owner::Owner;
 use crate::platform::{Hardware, HookError, Platform, Switch};
@@ -21,7 +22,7 @@ pub(super) enum Step {
     AwaitIdle,
     /// Address translation services are off.
     AtsOff,
-    /// Address translation services are on again, after a reset.
+    /// Address translation services are on again, after a reset, if they were.
     AtsOn,
     /// Its requests reach nobody, under any requester ID.
     Block,
@@ -139,7 +140,7 @@ impl Step {
     pub(super) fn items<P: Platform>(self, work: &Work<'_, P>) -> usize {
         match self {
             Unbind => work.bound.len(),
-            AtsOff | AtsOn => usize::from(work.known.has_ats),
+            AtsOff | AtsOn => usize::from(work.known.ats.is_some()),
             // What never had an owner has no entries.
             Detach if work.from == Owner::Unowned => 0,
             Block | Detach => work.known.requesters.len(),
@@ -169,8 +170,14 @@ impl Step {
                 Ok(())
             }
             (AwaitIdle, _) => platform.await_idle(at),
-            (AtsOff, _) => platform.set_ats(at, Switch::Off),
-            (AtsOn, _) => platform.set_ats(at, Switch::On),
+            (AtsOff, _) => {
+                let was_on = |known: &Known<P::Lock>| {
+                    known.ats.is_some_and(|ats| registers::is_ats_on(platform, at, ats))
+                };
+                work.ats_was_on = work.with_config(was_on).unwrap_or(false);
+                platform.set_ats(at, Switch::Off)
+            }
+            (AtsOn, _) if work.ats_was_on => platform.set_ats(at, Switch::On),
             (Block, Some(requester)) => platform.iommu_block(at, requester),
             (Detach, Some(requester)) => platform.iommu_detach(at, requester),
             (Attach, Some(requester)) => {
@@ -200,7 +207,7 @@ impl Step {
             }
             (PrepareMsix, _) => platform.msix_prepare(at),
             (ReleaseMsix, _) => platform.msix_release(at),
-            (Flush(Back), _) | (Block | Detach | Attach, None) => Ok(()),
+            (Flush(Back) | AtsOn, _) | (Block | Detach | Attach, None) => Ok(()),
         }
     }
 
@@ -221,7 +228,7 @@ impl Step {
                 }
                 Ok(())
             }
-            (AtsOff, _) => platform.set_ats(at, Switch::On),
+            (AtsOff, _) if work.ats_was_on => platform.set_ats(at, Switch::On),
             (Block | Detach, Some(requester)) => match work.from {
                 owner if has_tables(owner) => platform.iommu_attach(at, requester, owner),
                 Owner::Unowned => platform.iommu_detach(at, requester),
@@ -246,7 +253,7 @@ impl Step {
             (PrepareMsix, _) => platform.msix_release(at),
             (ReleaseMsix, _) => platform.msix_prepare(at),
             // What cannot be undone, and what has nothing to undo: a reset stays, waiting and asking did nothing.
-            (Reset | AtsOn | AwaitIdle | ConfirmBlocked | Flush(Forward), _)
+            (Reset | AtsOn | AtsOff | AwaitIdle | ConfirmBlocked | Flush(Forward), _)
             | (Block | Detach | Attach, None) => Ok(()),
         }
     }

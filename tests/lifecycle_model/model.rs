@@ -271,7 +271,10 @@ impl Model {
             reasons.insert(Reason::NoPf);
         }
         if let Some(device) = self.devices.get(&at) {
-            let adopts = device.owner == Owner::Unowned && !device.removing && !device.broken;
+            if device.removing {
+                reasons.insert(Reason::Busy);
+            }
+            let adopts = device.owner == Owner::Unowned && !device.broken;
             if adopts {
                 reasons.extend(self.apart(&[at], |_| Owner::Host));
             }
