@@ -230,6 +230,9 @@ fn leavings(model: &mut Model, before: &Model, stage: &Stage) {
 /// A device that could not be added, and could not be undone, is unknown, and what the IOMMU holds of it remains.
 fn leftover(model: &mut Model, operation: &Operation, met: Met, stage: &Stage) {
     let Operation::Add { at, .. } = operation else { return };
+    if met.attachments > 0 {
+        stage.ledger.forgive_drops();
+    }
     if met.hooks >= 2 && !model.devices.contains_key(&at.0) {
         let is_left = |id: &Sbdf| stage.machine().entry(*id) != Entry::Absent;
         model.leftover.extend(machine::requester_ids().filter(is_left));
