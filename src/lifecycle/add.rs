@@ -270,7 +270,12 @@ impl<P: Platform> Lifecycle<P> {
                 kind: Transition::Adopt,
                 steps: steps::ENTER,
                 to: Owner::Host,
-                admit: &|device, _| Ok((device.owner() == Owner::Unowned).then_some(Owner::Host)),
+                admit: &|device, _| {
+                    // What is to be removed goes to no host driver, and what is broken waits for its repair.
+                    let adopts = device.owner() == Owner::Unowned && !device.is_removing();
+                    let whole = device.data().condition.broken.is_none();
+                    Ok((adopts && whole).then_some(Owner::Host))
+                },
                 redirect: &|_, to| Ok(Some(to)),
                 settle: &|_, _| {},
             },
