@@ -31,10 +31,13 @@
 //! | `reset`, `repair`, `requester` | resets; broken devices; faults |
 //! | `interrupts`, `unplug` | MSI-X tables; asking a guest |
 //! | `event`, `status` | what happened; what a list shows |
+//! | `background` (`std`) | a thread for what is deferred |
 #![forbid(unsafe_code)]
 
 mod add;
 mod assign;
+#[cfg(all(feature = "std", not(loom)))]
+mod background;
 mod departure;
 mod device;
 mod domain;
@@ -61,6 +64,8 @@ mod unplug;
 
 use core::fmt;
 
+#[cfg(all(feature = "std", not(loom)))]
+pub use background::Background;
 pub use add::{AddDeviceError, Added, DeviceInfo};
 pub use device::{AttachError, AttachRefused, Device};
 pub use error::{Failure, TransitionError, UndoError};

@@ -217,6 +217,10 @@ impl<P: Platform> Lifecycle<P> {
         groups: &[GroupClaim<P::Lock>],
         change: &Change<'_, P>,
     ) -> Result<(), TransitionError> {
+        if !change.steps.contains(&Step::Block) {
+            // Nobody is kept from anything by these steps.
+            return Ok(());
+        }
         for claim in groups.iter().filter(|claim| claim.group().len() > 1) {
             let mut in_the_way = Vec::new();
             for other in claim.group().members()? {
@@ -225,9 +229,10 @@ impl<P: Platform> Lifecycle<P> {
                 }
                 // Not there any more, or not yet: then it is in nobody's way.
                 let Ok(device) = self.registry().lock(other) else { continue };
-                let (owner, known) = (device.owner(), device.known.clone());
+                let (owner, known, broken) = (device.owner(), device.known.clone(), device.broken());
                 drop(device);
-                if known.behind.is_some() {
+                // Bridges only forward; what is broken cannot come along, and waits for its repair.
+                if known.behind.is_some() || broken.is_some() && change.to.guest().is_none() {
                     continue;
                 }
                 if let Some(twin) = work.iter().find(|member| member.known.shares_requester(&known)) {
