@@ -23,7 +23,7 @@
 //! |---|---|
 //! | `steps` | the steps, and the lists of them that are the transitions |
 //! | `transaction` | running a list over a set, undoing exactly what was done |
-//! | `hand` | a device in the hands of a transition |
+//! | `claims`, `hand` | claimed devices; a device in the hands of a transition |
 //! | `transfer` | the path of every change of owner: claims, checks, steps, commit, events |
 //! | `assign`, `quarantine`, `domain` | to and from guests; quarantine, hiding; the end of a guest |
 //! | `add`, `scan`, `remove`, `departure` | devices come, and leave: asked, or gone |
@@ -38,6 +38,7 @@ mod add;
 mod assign;
 #[cfg(all(feature = "std", not(loom)))]
 mod background;
+mod claims;
 mod departure;
 mod device;
 mod domain;
@@ -64,9 +65,9 @@ mod unplug;
 
 use core::fmt;
 
+pub use add::{AddDeviceError, Added, DeviceInfo};
 #[cfg(all(feature = "std", not(loom)))]
 pub use background::Background;
-pub use add::{AddDeviceError, Added, DeviceInfo};
 pub use device::{AttachError, AttachRefused, Device};
 pub use error::{Failure, TransitionError, UndoError};
 pub use event::{Event, Subscriber, Subscription, What};
