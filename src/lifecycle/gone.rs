@@ -4,7 +4,7 @@ use alloc::boxed::Box;
 
 use super::Lifecycle;
 use super::departure::Departure;
-use super::device::{Bound, Device};
+use super::device::Device;
 use super::error::TransitionError;
 use super::event::What;
 use super::known::Known;
@@ -17,7 +17,7 @@ use crate::registry::{Departed, InHands};
 /// A device that has left, and what there is to clear up unless a transition has it.
 struct Leaving<P: Platform> {
     departed: Departed<Device<P>, P::Lock>,
-    left: Option<(Box<Departure<P>>, Bound<P::Data>)>,
+    left: Option<Box<Departure<P>>>,
     known: Shared<Known<P::Lock>>,
 }
 
@@ -66,10 +66,7 @@ impl<P: Platform> Lifecycle<P> {
         let settle = |device: &mut Device<P>, in_hands| {
             let links = (device.links.bridge.take(), device.links.pf.take());
             let left = match in_hands {
-                InHands::Nobodys => {
-                    let bound = core::mem::take(&mut device.bound);
-                    device.departure.take().map(|departure| (departure, bound))
-                }
+                InHands::Nobodys => device.depart(),
                 InHands::ATransitions => None,
             };
             (left, links, device.known.clone())
@@ -82,8 +79,8 @@ impl<P: Platform> Lifecycle<P> {
     }
 
     fn clear_up_after(&self, leaving: Leaving<P>) {
-        if let Some((departure, bound)) = leaving.left {
-            self.clear_up(departure, leaving.departed, bound, None);
+        if let Some(departure) = leaving.left {
+            self.clear_up(departure, leaving.departed, None);
         }
     }
 

@@ -184,9 +184,9 @@ impl<P: Platform> Lifecycle<P> {
             self.forget_faults(work.address);
         }
         // What the old binding set up has been undone, and goes without a lock held.
-        if let Ok((Some(departure), Some(departed))) = released {
-            let (old, view) = rest.take().unwrap_or_default();
-            self.clear_up(departure, departed, old, view);
+        if let (Ok((Some(mut departure), Some(departed))), Some((old, view))) = (released, rest.take()) {
+            departure.bound = old;
+            self.clear_up(departure, departed, view);
         }
     }
 
