@@ -23,23 +23,28 @@
 //! |---|---|
 //! | `steps` | the steps, and the lists of them that are the transitions |
 //! | `transaction` | running a list over a set, undoing exactly what was done |
-//! | `hand` | a device in the hands of a transition |
+//! | `claims`, `hand` | claimed devices; a device in the hands of a transition |
 //! | `transfer` | the path of every change of owner: claims, checks, steps, commit, events |
 //! | `assign`, `quarantine`, `domain` | to and from guests; quarantine, hiding; the end of a guest |
-//! | `add`, `scan`, `remove`, `departure` | devices come, and leave: asked, or gone |
+//! | `add`, `scan`, `remove`, `gone`, `departure` | devices come, and leave: asked, or gone |
 //! | `group`, `scope`, `topology`, `known` | who cannot be kept apart; what a reset reaches; bridges; what is known |
 //! | `reset`, `repair`, `requester` | resets; broken devices; faults |
 //! | `interrupts`, `unplug` | MSI-X tables; asking a guest |
 //! | `event`, `status` | what happened; what a list shows |
+//! | `background` (`std`) | a thread for what is deferred |
 #![forbid(unsafe_code)]
 
 mod add;
 mod assign;
+#[cfg(all(feature = "std", not(loom)))]
+mod background;
+mod claims;
 mod departure;
 mod device;
 mod domain;
 mod error;
 mod event;
+mod gone;
 mod group;
 mod hand;
 mod interrupts;
@@ -62,6 +67,8 @@ mod unplug;
 use core::fmt;
 
 pub use add::{AddDeviceError, Added, DeviceInfo};
+#[cfg(all(feature = "std", not(loom)))]
+pub use background::Background;
 pub use device::{AttachError, AttachRefused, Device};
 pub use error::{Failure, TransitionError, UndoError};
 pub use event::{Event, Subscriber, Subscription, What};
