@@ -5,6 +5,7 @@ use core::cell::RefCell;
 use core::fmt;
 
 use super::Lifecycle;
+use super::claims::Way;
 use super::departure::{self, Departure};
 use super::device::{Bound, Condition, Device, Link, Links};
 use super::error::TransitionError;
@@ -276,7 +277,7 @@ impl<P: Platform> Lifecycle<P> {
                     let whole = device.data().condition.broken.is_none();
                     Ok((adopts && whole).then_some(Owner::Host))
                 },
-                redirect: &|_, to| Ok(Some(to)),
+                redirect: &|_, to| Ok(Way::To(to)),
                 settle: &|_, _| {},
             },
         )

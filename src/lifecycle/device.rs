@@ -47,6 +47,8 @@ pub(super) struct Condition {
     pub(super) sticky: bool,
     /// In quarantine until its group can go back to the host.
     pub(super) to_give_back: bool,
+    /// The transition under way makes it [`to_give_back`](Self::to_give_back), if it succeeds.
+    pub(super) will_wait: bool,
     /// Hidden, and its configuration may be read only.
     pub(super) read_only: bool,
     /// The guest was asked to let it go; it may still answer.

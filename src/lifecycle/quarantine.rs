@@ -1,6 +1,7 @@
 //! Out of everyone's reach: quarantine, and hiding.
 
 use super::Lifecycle;
+use super::claims::Way;
 use super::error::TransitionError;
 use super::steps;
 use super::transfer::Change;
@@ -39,17 +40,16 @@ impl<P: Platform> Lifecycle<P> {
                         return Err(TransitionError::NotEndpoint(at));
                     }
                     match owner {
-                        Owner::Host | Owner::Unowned => Ok(Some(Owner::Quarantine)),
-                        Owner::Quarantine => {
-                            (data.condition.sticky, data.condition.to_give_back) = (true, false);
-                            Ok(None)
-                        }
+                        Owner::Host | Owner::Unowned | Owner::Quarantine => Ok(Some(Owner::Quarantine)),
                         Owner::Hidden => Err(TransitionError::Hidden(at)),
                         owner @ Owner::Guest(_) => Err(TransitionError::Taken { device: at, owner }),
                     }
                 },
-                redirect: &|_, to| Ok(Some(to)),
-                settle: &|condition, _| condition.sticky = true,
+                redirect: &|claim, to| match claim.owner() {
+                    Owner::Quarantine => Ok(Way::Stays),
+                    _ => Ok(Way::To(to)),
+                },
+                settle: &|condition, _| (condition.sticky, condition.to_give_back) = (true, false),
             },
         )
     }
@@ -76,7 +76,7 @@ impl<P: Platform> Lifecycle<P> {
                         None => Ok(Some(Owner::Hidden)),
                     },
                 },
-                redirect: &|_, to| Ok(Some(to)),
+                redirect: &|_, to| Ok(Way::To(to)),
                 settle: &|condition, _| condition.read_only = visibility == Visibility::ReadOnly,
             },
         )

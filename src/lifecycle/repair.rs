@@ -5,6 +5,7 @@
 //! that the DMA is blocked.
 
 use super::Lifecycle;
+use super::claims::Way;
 use super::error::TransitionError;
 use super::event::What;
 use super::registers;
@@ -35,7 +36,7 @@ impl<P: Platform> Lifecycle<P> {
                     Some(_) => Ok(Some(Owner::Quarantine)),
                     None => Err(TransitionError::NotBroken(at)),
                 },
-                redirect: &|_, to| Ok(Some(to)),
+                redirect: &|_, to| Ok(Way::To(to)),
                 settle: &|condition, _| condition.broken = None,
             },
         );
@@ -43,11 +44,12 @@ impl<P: Platform> Lifecycle<P> {
             Err(TransitionError::Failed(failure)) if failure.error == HookError::NOT_BLOCKED => {
                 Err(TransitionError::DmaNotBlocked(address))
             }
-            repaired => {
+            Ok(()) => {
                 // Its group may have waited for it.
                 self.give_back(address);
-                repaired
+                Ok(())
             }
+            failed => failed,
         }
     }
 

@@ -15,7 +15,7 @@
 use alloc::vec::Vec;
 
 use super::Lifecycle;
-use super::claims::{Claims, DeviceClaim, DeviceTraveller};
+use super::claims::{Claims, DeviceClaim, DeviceTraveller, Way};
 use super::device::{Condition, Device};
 use super::error::TransitionError;
 use super::event::Span;
@@ -47,9 +47,9 @@ pub(super) struct Change<'a, P: Platform> {
     pub(super) to: Owner,
     /// Looks at each device under its lock: where it goes, `None` if it stays as it is, or why not.
     pub(super) admit: &'a dyn Fn(&mut Admission<'_, P>, Sbdf) -> Destination,
-    /// Where a claimed device goes, with what only the platform knows; `None` if it stays after all.
-    pub(super) redirect: &'a dyn Fn(&DeviceClaim<P>, Owner) -> Destination,
-    /// What the device is afterwards.
+    /// Where a claimed device goes, with what only the platform knows.
+    pub(super) redirect: &'a dyn Fn(&DeviceClaim<P>, Owner) -> Result<Way, TransitionError>,
+    /// What the device is afterwards. Nothing of it may change before.
     pub(super) settle: &'a dyn Fn(&mut Condition, Owner),
 }
 
@@ -77,10 +77,11 @@ impl<P: Platform> Lifecycle<P> {
             }
         }
         claims.redirect(change.redirect)?;
-        if claims.is_empty() {
-            return Ok(());
+        if !claims.is_empty() {
+            self.carry_out(&claims, change, &span)?;
         }
-        self.carry_out(&claims, change, &span)
+        claims.settle(change.settle);
+        Ok(())
     }
 
     /// The transition of devices that are claimed. Releases the claims.
@@ -169,13 +170,17 @@ impl<P: Platform> Lifecycle<P> {
             if let Some((old, view)) = rest.take() {
                 if moved {
                     device.bound.view = view;
+                    if from != to {
+                        // The question was its old owner's, and its group waits for it in quarantine only.
+                        device.condition.asked = false;
+                        device.condition.to_give_back &= to == Owner::Quarantine;
+                    }
                     settle(&mut device.condition, to);
                     rest = Some((old, None));
                 } else {
                     device.bound = old;
                     device.condition.broken = device.condition.broken.or(broken);
-                    // It did not leave its guest, so it does not wait for its group yet.
-                    device.condition.to_give_back &= from.guest().is_none();
+                    device.condition.will_wait = false;
                 }
             }
             None

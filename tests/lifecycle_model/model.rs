@@ -988,6 +988,7 @@ impl Model {
         if let Some(device) = self.devices.get_mut(&at) {
             device.broken = false;
         }
+        self.give_back(at);
     }
 
     fn fault(&mut self, requester: Sbdf) -> Verdict {
