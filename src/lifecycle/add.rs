@@ -126,7 +126,7 @@ impl<P: Platform> Lifecycle<P> {
             Err(reason) => return Err(AddDeviceError { data: newcomer.data.into_inner(), reason }),
         };
         let mut device = prepared.with_data(newcomer.data.into_inner());
-        device.bound.view = view;
+        device.bound = Bound::seen(view);
         span.report(address, None, Some(Owner::Host), None);
         self.publish(device, arriving, entered);
         Ok(())

@@ -147,33 +147,73 @@ impl<P: Platform> fmt::Debug for Device<P> {
 /// What the binding to the current owner set up, in order: what the owner sees first, then what was registered.
 pub(super) struct Bound<D> {
     /// What [`Platform::bind`] returned.
-    pub(super) view: Option<Box<dyn Attachment<D>>>,
-    pub(super) registered: Vec<Box<dyn Attachment<D>>>,
-    /// How many have been undone, counted from the last.
-    pub(super) undone: usize,
+    view: Option<Entry<D>>,
+    registered: Vec<Entry<D>>,
+    /// What another owner was to see, and could not be kept from seeing: the device is broken.
+    stuck: Option<Entry<D>>,
+}
+
+/// One attachment, and whether it is in effect.
+pub(super) struct Entry<D> {
+    pub(super) attachment: Box<dyn Attachment<D>>,
+    pub(super) effect: Effect,
+}
+
+/// Whether an attachment is in effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Effect {
+    InEffect,
+    /// The transition under way has undone it.
+    Undone,
+    /// An earlier transition has, and could not redo it: the device is broken.
+    UndoneBefore,
 }
 
 impl<D> Default for Bound<D> {
     fn default() -> Self {
-        Self { view: None, registered: Vec::new(), undone: 0 }
+        Self { view: None, registered: Vec::new(), stuck: None }
+    }
+}
+
+impl<D> Entry<D> {
+    fn new(attachment: Box<dyn Attachment<D>>) -> Self {
+        Self { attachment, effect: Effect::InEffect }
     }
 }
 
 impl<D> Bound<D> {
-    pub(super) fn len(&self) -> usize {
-        usize::from(self.view.is_some()) + self.registered.len()
+    /// A new binding: what its owner sees.
+    pub(super) fn seen(view: Option<Box<dyn Attachment<D>>>) -> Self {
+        Self { view: view.map(Entry::new), ..Self::default() }
     }
 
-    /// The attachment at this place, counted from the last registered: the order of undoing.
-    pub(super) fn nth_from_last(&mut self, place: usize) -> Option<&mut (dyn Attachment<D> + 'static)> {
-        match self.registered.len().checked_sub(place + 1) {
-            Some(place) => self.registered.get_mut(place).map(|attachment| &mut **attachment),
-            None => self.view.as_deref_mut(),
+    /// A transition begins: what an earlier one has undone it does not redo.
+    pub(super) fn begin(&mut self) {
+        let entries = self.view.iter_mut().chain(&mut self.registered).chain(&mut self.stuck);
+        for entry in entries.filter(|entry| entry.effect == Effect::Undone) {
+            entry.effect = Effect::UndoneBefore;
         }
     }
 
+    /// The old binding goes on, and with it what could not be undone of the new one.
+    pub(super) fn keep(&mut self, stuck: Option<Box<dyn Attachment<D>>>) {
+        if let Some(stuck) = stuck {
+            self.stuck = Some(Entry::new(stuck));
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        usize::from(self.view.is_some()) + self.registered.len() + usize::from(self.stuck.is_some())
+    }
+
+    /// The attachment at this place, counted from the last: the order of undoing.
+    pub(super) fn nth_from_last(&mut self, place: usize) -> Option<&mut Entry<D>> {
+        self.view.iter_mut().chain(&mut self.registered).chain(&mut self.stuck).nth_back(place)
+    }
+
     pub(super) fn kinds(&self) -> impl Iterator<Item = AttachmentKind> + '_ {
-        self.view.iter().chain(&self.registered).map(|attachment| attachment.kind())
+        let entries = self.view.iter().chain(&self.registered).chain(&self.stuck);
+        entries.map(|entry| entry.attachment.kind())
     }
 
     pub(super) fn has(&self, kind: AttachmentKind) -> bool {
@@ -245,7 +285,7 @@ impl<P: Platform> Locked<'_, Device<P>, P::Lock> {
         } else {
             match self.bound.registered.try_reserve(1) {
                 Ok(()) => {
-                    self.bound.registered.push(attachment);
+                    self.bound.registered.push(Entry::new(attachment));
                     return Ok(());
                 }
                 Err(error) => NoMemory::from(error).into(),
@@ -263,8 +303,9 @@ impl<P: Platform> Locked<'_, Device<P>, P::Lock> {
         if self.is_claimed() {
             return None;
         }
-        let place = self.bound.registered.iter().rposition(|attachment| which(&**attachment))?;
-        Some(self.bound.registered.remove(place))
+        let wanted = |entry: &Entry<_>| entry.effect == Effect::InEffect && which(&*entry.attachment);
+        let place = self.bound.registered.iter().rposition(wanted)?;
+        Some(self.bound.registered.remove(place).attachment)
     }
 
     /// Whether the device belongs to this owner and to no transition: what it set up for that owner is in effect.

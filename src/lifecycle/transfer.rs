@@ -16,7 +16,7 @@ use alloc::vec::Vec;
 
 use super::Lifecycle;
 use super::claims::{Claims, DeviceClaim, DeviceTraveller, Way};
-use super::device::{Condition, Device};
+use super::device::{Bound, Condition, Device};
 use super::error::TransitionError;
 use super::event::Span;
 use super::group::{GroupClaim, Key};
@@ -167,9 +167,9 @@ impl<P: Platform> Lifecycle<P> {
             if gone {
                 return device.departure.take();
             }
-            if let Some((old, view)) = rest.take() {
+            if let Some((mut old, view)) = rest.take() {
                 if moved {
-                    device.bound.view = view;
+                    device.bound = Bound::seen(view);
                     if from != to {
                         // The question was its old owner's, and its group waits for it in quarantine only.
                         device.condition.asked = false;
@@ -178,6 +178,7 @@ impl<P: Platform> Lifecycle<P> {
                     settle(&mut device.condition, to);
                     rest = Some((old, None));
                 } else {
+                    old.keep(view);
                     device.bound = old;
                     device.condition.broken = device.condition.broken.or(broken);
                     device.condition.will_wait = false;
