@@ -10,7 +10,11 @@ use super::transaction::guarded;
 use crate::Sbdf;
 use crate::owner::Owner;
 use crate::platform::Platform;
+use crate::refcount::Holder;
 use crate::registry::Member;
+
+/// Who keeps the device while the guest is being asked.
+const ASKING: Holder = Holder::Named("unplug request");
 
 /// What became of the question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -26,16 +30,15 @@ pub enum Unplug {
 impl<P: Platform> Lifecycle<P> {
     /// Asks the guest that has this device to let it go. Asking again repeats the question.
     pub fn request_unplug(&self, address: Sbdf) -> Result<(), TransitionError> {
-        let device = self.get(address).ok_or(TransitionError::NotFound(address))?;
-        let owner = {
-            let mut device = device.lock().map_err(|error| TransitionError::of_access(address, error))?;
-            let owner = device.owner();
-            device.condition.asked |= owner.guest().is_some();
-            owner
-        };
+        let mut device = self.lock(address).map_err(|error| TransitionError::of_access(address, error))?;
+        let owner = device.owner();
         let Owner::Guest(guest) = owner else {
             return Err(TransitionError::NotOwned { device: address, owner });
         };
+        // Not `get`: a device whose removal is pending is the very one that its guest is asked for.
+        let _kept = device.keep(ASKING)?;
+        device.condition.asked = true;
+        drop(device);
         match guarded(|| self.platform().ask_unplug(address, guest)) {
             Ok(()) => {
                 self.report(address, What::UnplugAsked);
