@@ -52,6 +52,12 @@ fn step_of(stage: &mut Stage, model: &mut Model, step: &Step, history: &mut Stri
             }
             Verdict::Any
         }
+        (Operation::Detach(at, kind), Verdict::Any) => {
+            if outcome == Outcome::Flag(true) {
+                model.detached(at.0, *kind);
+            }
+            Verdict::Any
+        }
         (_, verdict) => verdict,
     };
     if met.any() {
