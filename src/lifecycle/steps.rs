@@ -141,8 +141,6 @@ impl Step {
         match self {
             Unbind => work.bound.len(),
             AtsOff | AtsOn => usize::from(work.known.ats.is_some()),
-            // What never had an owner has no entries.
-            Detach if work.from == Owner::Unowned => 0,
             Block | Detach => work.known.requesters.len(),
             ReleaseMsix => usize::from(work.msix_table),
             // Without an owner to attach to there is nothing to do: blocked it is already.
