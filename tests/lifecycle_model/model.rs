@@ -27,7 +27,7 @@ pub(crate) struct Model {
     pub(crate) uses: Vec<Use>,
     pub(crate) tickets: Vec<(Sbdf, u32)>,
     /// Which of the functions are in the machine.
-    plugged: BTreeSet<Sbdf>,
+    pub(crate) plugged: BTreeSet<Sbdf>,
     drivers: BTreeSet<Sbdf>,
     open: BTreeSet<GroupId>,
     /// Faults of each function, and the time of the last.
