@@ -274,7 +274,12 @@ impl<P: Platform> Lifecycle<P> {
                 kind: Transition::Adopt,
                 steps: steps::ENTER,
                 to: Owner::Host,
-                admit: &|device, _| Ok((device.owner() == Owner::Unowned).then_some(Owner::Host)),
+                admit: &|device, _| {
+                    // What is to be removed goes to no host driver, and what is broken waits for its repair.
+                    let adopts = device.owner() == Owner::Unowned && !device.is_removing();
+                    let whole = device.data().condition.broken.is_none();
+                    Ok((adopts && whole).then_some(Owner::Host))
+                },
                 redirect: &|_, to| Ok(Some(to)),
                 settle: &|_, _| {},
             },
@@ -290,6 +295,8 @@ impl<P: Platform> Lifecycle<P> {
         let arriving = match self.registry().arrive_unowned(address) {
             Ok(arriving) => arriving,
             Err(AddRefused::Exists(_)) => return Ok(false),
+            // Its removal is pending, and perhaps for long: it is known all the same.
+            Err(AddRefused::Busy(_)) if self.lock(address).is_ok() => return Ok(false),
             Err(refused) => return Err(TransitionError::of_add(address, refused)),
         };
         let (prepared, entered) = self.prepare(address, DeviceInfo::default(), Owner::Unowned)?;

@@ -9,12 +9,13 @@ const COMMAND: u16 = 0x04;
 const BUS_MASTER: u32 = 1 << 2;
 /// Message Control is two bytes into both capabilities.
 const CONTROL: u16 = 2;
+/// The Control register of the ATS capability (PCIe 6.0 §10.5.1.3).
+const ATS_CONTROL: u16 = 6;
+const ATS_ENABLE: u32 = 1 << 15;
 const MSI_ENABLE: u32 = 1 << 0;
 const MSIX_FUNCTION_MASK: u32 = 1 << 14;
 const MSIX_ENABLE: u32 = 1 << 15;
 /// Of the ATS capability (PCIe 6.0 §10.5.1.3).
-const ATS_CONTROL: u16 = 6;
-const ATS_ENABLE: u32 = 1 << 15;
 
 /// What the registers held before.
 #[derive(Clone, Copy, Debug)]
@@ -50,7 +51,8 @@ pub(super) fn quiesce<P: Platform>(platform: &P, at: Sbdf, known: &Known<P::Lock
         let masked = |before| if before & MSIX_ENABLE == 0 { before } else { before | MSIX_FUNCTION_MASK };
         (control, change(control, masked))
     });
-    let is_on = |capability| platform.config_read(at, capability + ATS_CONTROL, Width::Word) & ATS_ENABLE != 0;
+    let is_on =
+        |capability| platform.config_read(at, capability + ATS_CONTROL, Width::Word) & ATS_ENABLE != 0;
     let ats_on = known.ats.is_some_and(is_on);
     Quiesced { msi, msix, ats_on, command: change(COMMAND, |before| before & !BUS_MASTER) }
 }

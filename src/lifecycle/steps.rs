@@ -57,8 +57,8 @@ use Step::{
     ReleaseMsix, Reset, Unbind,
 };
 
-/// A device becomes the host's: added, or adopted.
-pub(super) const ENTER: &[Step] = &[Bind, Flush(Back), Attach, Flush(Forward)];
+/// A device becomes the host's: added, or adopted with what was attached to it while it was nobody's.
+pub(super) const ENTER: &[Step] = &[Unbind, Bind, Flush(Back), Attach, Flush(Forward)];
 
 /// A device leaves.
 pub(super) const LEAVE: &[Step] = &[Unbind, Quiesce, ReleaseMsix, Flush(Back), Detach, Flush(Forward)];
