@@ -14,13 +14,14 @@ use super::error::TransitionError;
 use super::event::{Span, What};
 use super::gone::vf_after;
 use super::hand::Leaver;
+use super::leavers::Leavers;
 use super::steps;
 use super::transaction::Transaction;
 use crate::Sbdf;
 use crate::address::DevFn;
 use crate::memory::NoMemory;
 use crate::owner::Owner;
-use crate::platform::{Claimed, Platform, Request};
+use crate::platform::{Platform, Request};
 use crate::refcount::{Busy, Holder};
 use crate::registry::{self, Closing, RemoveError, with_room};
 use crate::transition::Transition;
@@ -107,23 +108,15 @@ impl<P: Platform> Lifecycle<P> {
 
     /// Takes a closed device down; if that fails it is open again, and broken.
     fn take_down(&self, closing: DeviceClosing<'_, P>, span: &Span<'_, P>) -> Result<(), TransitionError> {
-        let mut leavers = with_room(1)?;
+        let mut leavers = Leavers::with_room(1)?;
         leavers.push(Leaver::new(closing));
         self.take_down_all(leavers, span)
     }
 
     /// Takes closed devices down together: all, or all are open again.
-    fn take_down_all(&self, leavers: Vec<Leaver<'_, P>>, span: &Span<'_, P>) -> Result<(), TransitionError> {
-        self.run_leave(&leavers, span)?;
-        for leaver in leavers {
-            // The maps first: once the device has left, its address is free for the next one.
-            let (address, known) = (Claimed::address(&leaver), leaver.known());
-            if let Some(known) = known {
-                self.leave_maps(address, &known);
-                self.forget(address, &known);
-            }
-            leaver.finish();
-        }
+    fn take_down_all(&self, leavers: Leavers<'_, P>, span: &Span<'_, P>) -> Result<(), TransitionError> {
+        self.run_leave(leavers.as_slice(), span)?;
+        leavers.finish(self);
         Ok(())
     }
 
@@ -201,10 +194,10 @@ impl<P: Platform> Lifecycle<P> {
         }
         // A virtual function comes after its physical one, and behind a bridge are higher buses.
         set.sort_unstable_by(|one, other| other.cmp(one));
-        let mut leavers: Vec<Leaver<'_, P>> = with_room(set.len())?;
+        let mut leavers = Leavers::with_room(set.len())?;
         for address in &set {
             // What closed members hold of this one is in our hands.
-            let held = leavers.iter().map(|leaver| leaver.holds(*address)).sum();
+            let held = leavers.holds(*address);
             match self.registry().close(*address, held) {
                 Ok(closing) => leavers.push(Leaver::among(closing, &set)),
                 // Gone since it was collected.
