@@ -11,7 +11,7 @@ use super::snapshot::Devices;
 use crate::Sbdf;
 use crate::memory::NoMemory;
 use crate::owner::{DomainId, Owner};
-use crate::refcount::{Holder, Slot};
+use crate::refcount::{Busy, Holder, Occupied, Slot};
 use crate::sync::RawLock;
 use crate::transition::Transition;
 
@@ -66,6 +66,16 @@ impl<D, L: RawLock> Registry<D, L> {
     ) -> Result<(R, Departed<D, L>), GoneError> {
         let slot = self.core.arena.find(address).ok_or(GoneError::NotFound(address))?;
         gone::depart(&self.core, slot, settle)?.ok_or(GoneError::NotFound(address))
+    }
+
+    /// Who is at `address`, or on the way there or away.
+    pub(crate) fn occupant(&self, address: Sbdf) -> Option<Busy> {
+        let kind = match self.core.arena.find(address)?.occupied()? {
+            Occupied::Present | Occupied::Arriving => Transition::Add,
+            Occupied::Removing | Occupied::Closing => Transition::Remove,
+            Occupied::Teardown => return None,
+        };
+        Some(Busy::because(Holder::Transition(kind)))
     }
 
     /// Whether `address` is not free although its device is gone.
