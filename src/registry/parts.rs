@@ -3,7 +3,7 @@
 use super::Registry;
 use super::add::{AddRefused, Arriving};
 use super::claim::{Candidate, Claim, ClaimRefused};
-use super::gone::{self, Departed, GoneError, InHands};
+use super::gone::{self, Departed, Farewell, GoneError, InHands};
 use super::moves::MoveError;
 use super::relocation::{Journey, Traveller, relocate};
 use super::remove::{Closing, RemoveError};
@@ -58,12 +58,13 @@ impl<D, L: RawLock> Registry<D, L> {
         }
     }
 
-    /// A surprise removal whose leavings the caller settles.
+    /// A surprise removal whose leavings the caller settles. Its holders are told when the last of what is returned
+    /// is dropped.
     pub(crate) fn depart<R>(
         &self,
         address: Sbdf,
         settle: impl FnMut(&mut D, InHands) -> R,
-    ) -> Result<(R, Departed<D, L>), GoneError> {
+    ) -> Result<(R, Departed<D, L>, Farewell<'_, D, L>), GoneError> {
         let slot = self.core.arena.find(address).ok_or(GoneError::NotFound(address))?;
         gone::depart(&self.core, slot, settle)?.ok_or(GoneError::NotFound(address))
     }
