@@ -23,6 +23,8 @@ pub(super) struct Departure<P: Platform> {
     departed: Option<Departed<Device<P>, P::Lock>>,
     pub(super) bound: Bound<P::Data>,
     view: Option<Box<dyn Attachment<P::Data>>>,
+    /// The host has its MSI-X table.
+    pub(super) msix_table: bool,
     /// How many requester IDs are cleared.
     cleared: usize,
     /// Who is going to make the first attempt; 0 once it was made.
@@ -35,7 +37,17 @@ pub(super) struct Departure<P: Platform> {
 impl<P: Platform> Departure<P> {
     pub(super) fn try_new(known: Shared<Known<P::Lock>>) -> Result<Box<Self>, NoMemory> {
         let (departed, bound, view, next) = (None, Bound::default(), None, None);
-        try_box(Self { known, departed, bound, view, cleared: 0, reserved: 0, round: 0, next })
+        try_box(Self {
+            known,
+            departed,
+            bound,
+            view,
+            msix_table: false,
+            cleared: 0,
+            reserved: 0,
+            round: 0,
+            next,
+        })
     }
 
     /// One attempt at everything that is not done yet.
@@ -53,6 +65,10 @@ impl<P: Platform> Departure<P> {
                 guarded(|| attachment.undo(hand, Hardware::Gone))?;
             }
             self.bound.undone = place + 1;
+        }
+        if self.msix_table {
+            guarded(|| platform.msix_release(device))?;
+            self.msix_table = false;
         }
         while let Some(requester) = self.known.requesters.get(self.cleared) {
             guarded(|| platform.iommu_detach(device, *requester))?;

@@ -109,6 +109,7 @@ impl<P: Platform> Device<P> {
     pub(super) fn depart(&mut self) -> Option<Box<Departure<P>>> {
         let mut departure = self.departure.take()?;
         departure.bound = core::mem::take(&mut self.bound);
+        departure.msix_table = self.condition.msix_table;
         Some(departure)
     }
 

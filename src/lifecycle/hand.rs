@@ -202,8 +202,12 @@ pub(super) struct Work<'a, P: Platform> {
     pub(super) reset_kind: Option<ResetKind>,
     /// The host has its MSI-X table.
     pub(super) msix_table: bool,
+    /// Whether the host has the table since a step of this transition.
+    pub(super) msix_mapped: Option<bool>,
     /// Under how many requester IDs it may reach the new owner.
     pub(super) attached: usize,
+    /// It may have reached the new owner at some time of this transition.
+    pub(super) reached: bool,
     /// What was undone in the IOMMU may not be in effect.
     pub(super) unflushed: bool,
     /// A step of this device could not be undone.
@@ -231,7 +235,9 @@ impl<'a, P: Platform> Work<'a, P> {
             reset: None,
             reset_kind: None,
             msix_table: false,
+            msix_mapped: None,
             attached: 0,
+            reached: false,
             unflushed: false,
             broken: None,
         }
@@ -276,7 +282,7 @@ impl<'a, P: Platform> Work<'a, P> {
 
     /// Whether the DMA of a broken device may still reach a guest that had it, or was to have it.
     pub(super) fn is_stranded(&self) -> bool {
-        let reached = self.to.guest().is_some() && (self.attached > 0 || self.unflushed);
+        let reached = self.to.guest().is_some() && (self.attached > 0 || self.reached && self.unflushed);
         self.broken.is_some() && (self.from.guest().is_some() || reached)
     }
 

@@ -164,7 +164,7 @@ impl<P: Platform> Lifecycle<P> {
         let mut rest = Some((old, view));
         let released = claim.release(|device, gone| {
             if gone {
-                return device.departure.take();
+                return device.depart();
             }
             if let Some((old, view)) = rest.take() {
                 if moved {
@@ -186,6 +186,7 @@ impl<P: Platform> Lifecycle<P> {
         // What the old binding set up has been undone, and goes without a lock held.
         if let (Ok((Some(mut departure), Some(departed))), Some((old, view))) = (released, rest.take()) {
             departure.bound = old;
+            departure.msix_table = work.msix_mapped.unwrap_or(departure.msix_table);
             self.clear_up(departure, departed, view);
         }
     }
