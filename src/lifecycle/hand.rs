@@ -4,6 +4,7 @@ use alloc::boxed::Box;
 use core::cell::RefCell;
 
 use super::device::{Bound, Device, Link, Links};
+use super::group::Group;
 use super::known::Known;
 use super::registers::Quiesced;
 use crate::Sbdf;
@@ -248,6 +249,11 @@ impl<'a, P: Platform> Work<'a, P> {
         let mut result = None;
         self.hand.with(&mut |_| result = Some(step(&self.known)));
         result
+    }
+
+    /// Whether it is a member of this group.
+    pub(super) fn is_of(&self, group: &Group<P::Lock>) -> bool {
+        self.known.group.as_ref().is_some_and(|own| own.key == group.key)
     }
 
     /// How many attachments are in effect when the transition begins.
