@@ -83,7 +83,11 @@ impl<P: Platform> Lifecycle<P> {
         if claim.is_released() {
             return;
         }
-        let released = claim.release(|device, gone| if gone { device.depart() } else { None });
+        let released = claim.release(|device, gone| {
+            // It did not leave its guest, so it does not wait for its group.
+            device.condition.to_give_back &= claim.owner().guest().is_none();
+            if gone { device.depart() } else { None }
+        });
         if let Ok((Some(departure), Some(departed))) = released {
             self.clear_up(departure, departed, None);
         }
