@@ -9,8 +9,8 @@ use super::event::What;
 use super::transaction::guarded;
 use crate::Sbdf;
 use crate::owner::Owner;
-use crate::refcount::Holder;
 use crate::platform::Platform;
+use crate::refcount::Holder;
 use crate::registry::Member;
 
 /// What became of the question.

@@ -247,10 +247,10 @@ fn a_deferred_member_that_is_quarantined_by_hand_waits_no_more() {
     machine.deassign(&set(&["03:00.0"]), TO_GUEST).expect("deassigned");
     machine.quarantine(&set(&["03:00.0"])).expect("it stays");
     machine.deassign(&set(&["03:00.1"]), TO_GUEST).expect("deassigned");
-    assert_eq!((owner(&machine, "03:00.0"), owner(&machine, "03:00.1")), (
-        Some(Owner::Quarantine),
-        Some(Owner::Host),
-    ));
+    assert_eq!(
+        (owner(&machine, "03:00.0"), owner(&machine, "03:00.1")),
+        (Some(Owner::Quarantine), Some(Owner::Host),)
+    );
     check(&machine);
 }
 

@@ -5,8 +5,8 @@ use pcidevs::platform::{Entry, Hook, Refusal, Rule};
 use pcidevs::{Errno, Owner, Transition};
 
 use crate::scaffold::{
-    GUEST, OUTAGE, TO_GUEST, assigned, at, check, dump, entry, errno, fail, failure, listed, machine,
-    owner, plug, port, set,
+    GUEST, OUTAGE, TO_GUEST, assigned, at, check, dump, entry, errno, fail, failure, listed, machine, owner,
+    plug, port, set,
 };
 
 const NIC: &str = "00:03.0";
@@ -96,7 +96,9 @@ fn every_refusal_of_quarantine() {
 
 #[test]
 fn quarantine_that_fails_leaves_the_host_with_all_it_had() {
-    for hook in [Hook::ResetScope, Hook::AwaitIdle, Hook::SetAts, Hook::IommuBlock, Hook::IommuFlush, Hook::Reset] {
+    for hook in
+        [Hook::ResetScope, Hook::AwaitIdle, Hook::SetAts, Hook::IommuBlock, Hook::IommuFlush, Hook::Reset]
+    {
         let machine = machine(&[NIC]);
         let before = dump(&machine);
         fail(&machine, hook);
