@@ -47,7 +47,7 @@ impl<P: Platform> Lifecycle<P> {
                     }
                 },
                 redirect: &|_, to| Ok(Some(to)),
-                settle: &|condition, _| condition.sticky = true,
+                settle: &|condition, _| (condition.sticky, condition.give_back) = (true, GiveBack::No),
             },
         );
         quarantined?;
@@ -94,7 +94,11 @@ impl<P: Platform> Lifecycle<P> {
                     },
                 },
                 redirect: &|_, to| Ok(Some(to)),
-                settle: &|condition, _| condition.read_only = visibility == Visibility::ReadOnly,
+                settle: &|condition, _| {
+                    condition.read_only = visibility == Visibility::ReadOnly;
+                    // Nobody waits for it any more.
+                    (condition.sticky, condition.give_back) = (false, GiveBack::No);
+                },
             },
         )
     }
