@@ -6,6 +6,7 @@ use core::cell::RefCell;
 use core::fmt;
 
 use super::Lifecycle;
+use super::claims::Way;
 use super::departure::{self, Departure};
 use super::device::{Bound, Condition, Device, Link, Links};
 use super::error::TransitionError;
@@ -127,7 +128,7 @@ impl<P: Platform> Lifecycle<P> {
             Err(reason) => return Err(AddDeviceError { data: newcomer.data.into_inner(), reason }),
         };
         let mut device = prepared.with_data(newcomer.data.into_inner());
-        device.bound.view = view;
+        device.bound = Bound::seen(view);
         span.report(address, None, Some(Owner::Host), None);
         self.publish(device, arriving, entered);
         Ok(())
@@ -281,7 +282,7 @@ impl<P: Platform> Lifecycle<P> {
                     let whole = device.data().condition.broken.is_none();
                     Ok((adopts && whole).then_some(Owner::Host))
                 },
-                redirect: &|_, to| Ok(Some(to)),
+                redirect: &|_, to| Ok(Way::To(to)),
                 settle: &|_, _| {},
             },
         )

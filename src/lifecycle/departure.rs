@@ -7,7 +7,7 @@
 use alloc::boxed::Box;
 
 use super::Lifecycle;
-use super::device::{Bound, Device};
+use super::device::{Bound, Device, Effect};
 use super::known::Known;
 use super::transaction::guarded;
 use crate::Sbdf;
@@ -59,12 +59,13 @@ impl<P: Platform> Departure<P> {
             guarded(|| view.undo(hand, Hardware::Gone))?;
             self.view = None;
         }
-        while self.bound.undone < self.bound.len() {
-            let place = self.bound.undone;
-            if let Some(attachment) = self.bound.nth_from_last(place) {
-                guarded(|| attachment.undo(hand, Hardware::Gone))?;
+        for place in 0..self.bound.len() {
+            if let Some(entry) = self.bound.nth_from_last(place)
+                && entry.effect == Effect::InEffect
+            {
+                guarded(|| entry.attachment.undo(hand, Hardware::Gone))?;
+                entry.effect = Effect::Undone;
             }
-            self.bound.undone = place + 1;
         }
         if self.msix_table {
             guarded(|| platform.msix_release(device))?;

@@ -4,7 +4,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::cell::RefCell;
 
-use super::device::{Bound, Device, Link, Links};
+use super::device::{Bound, Device, Effect, Link, Links};
 use super::group::Group;
 use super::known::Known;
 use super::registers::Quiesced;
@@ -194,8 +194,6 @@ pub(super) struct Work<'a, P: Platform> {
     pub(super) to: Owner,
     /// What the old binding set up.
     pub(super) bound: Bound<P::Data>,
-    /// How many of it an earlier transition had undone, when it broke the device.
-    undone_before: usize,
     /// Requester IDs whose entries devices outside the set need too.
     pub(super) keeps: Vec<Sbdf>,
     /// What the new owner sees.
@@ -222,17 +220,17 @@ impl<'a, P: Platform> Work<'a, P> {
     pub(super) fn new(
         hand: &'a dyn InHand<P::Data>,
         known: Shared<Known<P::Lock>>,
-        bound: Bound<P::Data>,
+        mut bound: Bound<P::Data>,
         from: Owner,
         to: Owner,
     ) -> Self {
+        bound.begin();
         Self {
             hand,
             address: hand.address(),
             known,
             from,
             to,
-            undone_before: bound.undone,
             bound,
             keeps: Vec::new(),
             view: None,
@@ -260,34 +258,34 @@ impl<'a, P: Platform> Work<'a, P> {
         self.known.group.as_ref().is_some_and(|own| own.key == group.key)
     }
 
-    /// How many attachments are in effect when the transition begins.
-    pub(super) fn attachments(&self) -> usize {
-        self.bound.len() - self.undone_before
-    }
-
-    /// Undoes an attachment, counted from the last that is in effect.
-    pub(super) fn undo_attachment(&mut self, item: usize) -> Result<(), HookError> {
-        let place = self.undone_before + item;
-        let Some(attachment) = self.bound.nth_from_last(place) else { return Ok(()) };
-        attachment.undo(self.hand, Hardware::Present)?;
-        self.bound.undone = place + 1;
-        Ok(())
-    }
-
-    pub(super) fn redo_attachment(&mut self, item: usize) -> Result<(), HookError> {
-        let place = self.undone_before + item;
-        if let Some(attachment) = self.bound.nth_from_last(place) {
-            attachment.redo(self.hand)?;
-            self.bound.undone = place;
+    /// Undoes an attachment, counted from the last.
+    pub(super) fn undo_attachment(&mut self, place: usize) -> Result<(), HookError> {
+        if let Some(entry) = self.bound.nth_from_last(place)
+            && entry.effect == Effect::InEffect
+        {
+            entry.attachment.undo(self.hand, Hardware::Present)?;
+            entry.effect = Effect::Undone;
         }
         Ok(())
     }
 
+    pub(super) fn redo_attachment(&mut self, place: usize) -> Result<(), HookError> {
+        if let Some(entry) = self.bound.nth_from_last(place)
+            && entry.effect == Effect::Undone
+        {
+            entry.attachment.redo(self.hand)?;
+            entry.effect = Effect::InEffect;
+        }
+        Ok(())
+    }
+
+    /// If it fails the view is still there: nobody knows what its owner sees.
     pub(super) fn undo_bind(&mut self) -> Result<(), HookError> {
-        match self.view.take() {
-            Some(mut view) => view.undo(self.hand, Hardware::Present),
-            None => Ok(()),
+        if let Some(view) = &mut self.view {
+            view.undo(self.hand, Hardware::Present)?;
         }
+        self.view = None;
+        Ok(())
     }
 
     /// Whether the DMA of a broken device may still reach a guest that had it, or was to have it.

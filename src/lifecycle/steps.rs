@@ -138,7 +138,7 @@ impl Step {
     /// How many items the step has for this device. The same number before and after it was run.
     pub(super) fn items<P: Platform>(self, work: &Work<'_, P>) -> usize {
         match self {
-            Unbind => work.attachments(),
+            Unbind => work.bound.len(),
             AtsOff | AtsOn => usize::from(work.known.ats.is_some()),
             // What never had an owner has no entries.
             Detach if work.from == Owner::Unowned => 0,

@@ -15,8 +15,8 @@
 use alloc::vec::Vec;
 
 use super::Lifecycle;
-use super::claims::{Claims, DeviceClaim, DeviceTraveller};
-use super::device::{Condition, Device};
+use super::claims::{Claims, DeviceClaim, DeviceTraveller, Way};
+use super::device::{Bound, Condition, Device};
 use super::error::TransitionError;
 use super::event::Span;
 use super::group::{GroupClaim, Key};
@@ -47,9 +47,9 @@ pub(super) struct Change<'a, P: Platform> {
     pub(super) to: Owner,
     /// Looks at each device under its lock: where it goes, `None` if it stays as it is, or why not.
     pub(super) admit: &'a dyn Fn(&mut Admission<'_, P>, Sbdf) -> Destination,
-    /// Where a claimed device goes, with what only the platform knows; `None` if it stays after all.
-    pub(super) redirect: &'a dyn Fn(&DeviceClaim<P>, Owner) -> Destination,
-    /// What the device is afterwards.
+    /// Where a claimed device goes, with what only the platform knows.
+    pub(super) redirect: &'a dyn Fn(&DeviceClaim<P>, Owner) -> Result<Way, TransitionError>,
+    /// What the device is afterwards. Nothing of it may change before.
     pub(super) settle: &'a dyn Fn(&mut Condition, Owner),
 }
 
@@ -80,7 +80,7 @@ impl<P: Platform> Lifecycle<P> {
         if !claims.is_empty() {
             self.carry_out(&claims, change, &span)?;
         }
-        claims.stay();
+        claims.settle(change.settle);
         Ok(())
     }
 
@@ -164,21 +164,27 @@ impl<P: Platform> Lifecycle<P> {
         settle: &dyn Fn(&mut Condition, Owner),
     ) {
         let (old, view) = (core::mem::take(&mut work.bound), work.view.take());
-        let (broken, to) = (work.broken, work.to);
+        let (broken, from, to) = (work.broken, work.from, work.to);
         let mut rest = Some((old, view));
         let released = claim.release(|device, gone| {
             if gone {
                 return device.depart();
             }
-            if let Some((old, view)) = rest.take() {
+            if let Some((mut old, view)) = rest.take() {
                 if moved {
-                    device.bound.view = view;
+                    device.bound = Bound::seen(view);
+                    if from != to {
+                        // The question was its old owner's, and its group waits for it in quarantine only.
+                        device.condition.asked = false;
+                        device.condition.to_give_back &= to == Owner::Quarantine;
+                    }
                     settle(&mut device.condition, to);
                     rest = Some((old, None));
                 } else {
+                    old.keep(view);
                     device.bound = old;
                     device.condition.broken = device.condition.broken.or(broken);
-                    device.condition.give_back.settle(false);
+                    device.condition.will_wait = false;
                 }
             }
             None

@@ -190,6 +190,10 @@ fn candidates(
             }
             states.push(Some(broken));
         }
+        if met.attachments > 0 {
+            let broken: Vec<_> = states.iter().flatten().filter(|device| device.broken).cloned().collect();
+            states.extend(broken.into_iter().map(|device| Some(Device { stuck: true, ..device })));
+        }
         // Broken it was before, but its removal is over.
         states.extend(
             was.filter(|device| device.broken && nature.breaks)
