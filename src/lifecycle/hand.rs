@@ -197,7 +197,9 @@ pub(super) struct Work<'a, P: Platform> {
     undone_before: usize,
     /// What the new owner sees.
     pub(super) view: Option<Box<dyn Attachment<P::Data>>>,
-    pub(super) quiesced: Option<Quiesced>,
+    pub(super) quiesced: Quiesced,
+    /// Address translation services were on.
+    pub(super) had_ats: bool,
     /// The reset it is the first member of, if the transition resets.
     pub(super) reset: Option<ResetScope>,
     pub(super) reset_kind: Option<ResetKind>,
@@ -232,7 +234,8 @@ impl<'a, P: Platform> Work<'a, P> {
             undone_before: bound.undone,
             bound,
             view: None,
-            quiesced: None,
+            quiesced: Quiesced::default(),
+            had_ats: false,
             reset: None,
             reset_kind: None,
             msix_table: false,
@@ -245,10 +248,9 @@ impl<'a, P: Platform> Work<'a, P> {
     }
 
     /// Runs `step`, which reads and writes configuration space, under the device's lock.
-    pub(super) fn with_config<R>(&self, step: impl Fn(&Known<P::Lock>) -> R) -> Option<R> {
-        let mut result = None;
-        self.hand.with(&mut |_| result = Some(step(&self.known)));
-        result
+    pub(super) fn with_config(&mut self, mut step: impl FnMut(&Known<P::Lock>, &mut Quiesced)) {
+        let (known, quiesced) = (&*self.known, &mut self.quiesced);
+        self.hand.with(&mut |_| step(known, quiesced));
     }
 
     /// Whether it is a member of this group.

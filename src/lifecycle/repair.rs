@@ -59,7 +59,7 @@ impl<P: Platform> Lifecycle<P> {
         // Kept while its translations are switched off, or gone.
         let handle = self.get(address);
         let mut device = self.lock(address).map_err(|error| TransitionError::of_access(address, error))?;
-        let (owner, has_ats) = (device.owner(), device.known.has_ats);
+        let (owner, has_ats) = (device.owner(), device.known.ats.is_some());
         if owner.guest().is_some() {
             device.condition.broken.get_or_insert(FLUSH_TIMED_OUT);
         }
