@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use core::ops::Deref;
 
 use super::Lifecycle;
-use super::device::Device;
+use super::device::{Condition, Device};
 use crate::Sbdf;
 use crate::memory::NoMemory;
 use crate::owner::Owner;
@@ -62,11 +62,11 @@ impl<'a, P: Platform> Claims<'a, P> {
         Ok(())
     }
 
-    /// The transition succeeded: those that stay wait for their group, if they were asked to.
-    pub(super) fn stay(&self) {
+    /// The transition succeeded, for those that stay as well.
+    pub(super) fn stay(&self, settle: &dyn Fn(&mut Condition, Owner)) {
         for claim in &self.staying {
             // This thread had the lock for the claim, so it does not hold it.
-            let _settled = claim.with(|device, _| device.condition.give_back.settle(true));
+            let _settled = claim.with(|device, _| settle(&mut device.condition, claim.owner()));
         }
     }
 }

@@ -17,7 +17,8 @@ impl<P: Platform> Lifecycle<P> {
     /// device gets `Gone` at its next step. The address is free again when the IOMMU entries are cleared; until then
     /// an add there is `Busy` with the holder "dma teardown".
     pub fn report_gone(&self, address: Sbdf) -> Result<(), TransitionError> {
-        let mut exodus = Exodus { lifecycle: self, number: self.departures().number(), pf: None, behind: None };
+        let mut exodus =
+            Exodus { lifecycle: self, number: self.departures().number(), pf: None, behind: None };
         exodus.begin(address)?;
         exodus.run();
         Ok(())

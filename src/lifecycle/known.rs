@@ -30,6 +30,7 @@ pub(super) struct Known<L: crate::sync::RawLock> {
     pub(super) stride: Option<Stride>,
     pub(super) msi: Option<u16>,
     pub(super) msix: Option<u16>,
+    /// Where its ATS capability is.
     pub(super) ats: Option<u16>,
     /// Whether it may go to a guest at all.
     pub(super) is_endpoint: bool,

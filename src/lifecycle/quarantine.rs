@@ -21,8 +21,8 @@ pub enum Visibility {
 }
 
 impl<P: Platform> Lifecycle<P> {
-    /// Puts devices of the host, or of a guest, into quarantine: nobody's, with their DMA blocked. A guest that gets one later
-    /// gives it back to here, until it is [deassigned](Self::deassign) from `Quarantine`.
+    /// Puts devices of the host into quarantine: nobody's, with their DMA blocked. A guest that gets one later gives it
+    /// back to here, until it is [deassigned](Self::deassign) from `Quarantine`.
     pub fn quarantine(&self, set: &[Member]) -> Result<(), TransitionError> {
         self.transfer(
             set,
@@ -40,17 +40,16 @@ impl<P: Platform> Lifecycle<P> {
                         return Err(TransitionError::NotEndpoint(at));
                     }
                     match owner {
-                        Owner::Host | Owner::Unowned => Ok(Some(Owner::Quarantine)),
-                        Owner::Quarantine => {
-                            (data.condition.sticky, data.condition.give_back) = (true, GiveBack::No);
-                            Ok(None)
-                        }
+                        Owner::Host | Owner::Unowned | Owner::Quarantine => Ok(Some(Owner::Quarantine)),
                         Owner::Hidden => Err(TransitionError::Hidden(at)),
                         owner @ Owner::Guest(_) => Err(TransitionError::Taken { device: at, owner }),
                     }
                 },
-                redirect: &|_, to| Ok(Some(to)),
-                settle: &|condition, _| condition.sticky = true,
+                // What is there already stays, from now on for good.
+                redirect: &|claim, to| Ok((claim.owner() != to).then_some(to)),
+                settle: &|condition, _| {
+                    (condition.sticky, condition.give_back) = (true, GiveBack::No);
+                },
             },
         )
     }

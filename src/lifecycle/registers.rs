@@ -1,5 +1,7 @@
-//! The few registers that transitions look at themselves: bus mastering, and the enables of MSI, MSI-X and ATS.
+//! The few registers that transitions read and write themselves: bus mastering, the enables of MSI and MSI-X; and
+//! whether ATS is on, which the platform switches.
 
+use super::known::Known;
 use crate::Sbdf;
 use crate::platform::{Platform, Width};
 
@@ -7,12 +9,12 @@ const COMMAND: u16 = 0x04;
 const BUS_MASTER: u32 = 1 << 2;
 /// Message Control is two bytes into both capabilities.
 const CONTROL: u16 = 2;
+/// The Control register of the ATS capability (PCIe 6.0 §10.5.1.3).
+const ATS_CONTROL: u16 = 6;
+const ATS_ENABLE: u32 = 1 << 15;
 const MSI_ENABLE: u32 = 1 << 0;
 const MSIX_FUNCTION_MASK: u32 = 1 << 14;
 const MSIX_ENABLE: u32 = 1 << 15;
-/// From the ATS capability to its Control register (PCIe 6.0 §10.5.1.3).
-const ATS_CONTROL: u16 = 6;
-const ATS_ENABLE: u32 = 1 << 15;
 
 /// What the registers held before they were changed, in the order of the changes.
 #[derive(Clone, Copy, Debug, Default)]
@@ -24,16 +26,10 @@ pub(super) struct Quiesced {
 /// may panic.
 ///
 /// The function mask of MSI-X is left alone: it is the host's, and a device that nobody resets would keep it.
-pub(super) fn quiesce<P: Platform>(
-    platform: &P,
-    at: Sbdf,
-    msi: Option<u16>,
-    msix: Option<u16>,
-    quiesced: &mut Quiesced,
-) {
+pub(super) fn quiesce<P: Platform>(platform: &P, at: Sbdf, known: &Known<P::Lock>, quiesced: &mut Quiesced) {
     let registers = [
-        (msi.map(|capability| capability + CONTROL), MSI_ENABLE),
-        (msix.map(|capability| capability + CONTROL), MSIX_ENABLE),
+        (known.msi.map(|capability| capability + CONTROL), MSI_ENABLE),
+        (known.msix.map(|capability| capability + CONTROL), MSIX_ENABLE),
         (Some(COMMAND), BUS_MASTER),
     ];
     for ((register, bit), before) in registers.into_iter().zip(&mut quiesced.before) {

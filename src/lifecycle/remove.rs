@@ -51,10 +51,9 @@ impl<P: Platform> Lifecycle<P> {
         let span = Span::begin(self, Transition::Remove);
         let leavers = self.close_set(&mut set)?;
         // None can come behind a closed bridge or for a closed physical function, but one can beside them.
-        if let Some((function, busy)) =
-            functions(address).filter(|function| !set.contains(function)).find_map(|function| {
-                self.registry().occupant(function).map(|busy| (function, busy))
-            })
+        if let Some((function, busy)) = functions(address)
+            .filter(|function| !set.contains(function))
+            .find_map(|function| self.registry().occupant(function).map(|busy| (function, busy)))
         {
             return Err(TransitionError::Busy(function, busy));
         }
@@ -137,6 +136,7 @@ impl<P: Platform> Lifecycle<P> {
         for leaver in leavers {
             work.extend(leaver.work());
         }
+        let _shared = self.keep_shared(&mut work)?;
         let mut transaction = Transaction::new(self.platform(), steps::LEAVE, work)?;
         let result = transaction.run();
         let result = result.map_err(|error| {

@@ -62,6 +62,7 @@ impl<P: Platform> Lifecycle<P> {
         let (owner, has_ats) = (device.owner(), device.known.ats.is_some());
         if owner.guest().is_some() {
             device.condition.broken.get_or_insert(FLUSH_TIMED_OUT);
+            device.strand();
         }
         drop(device);
         let off = if has_ats { guarded(|| self.platform().set_ats(address, Switch::Off)) } else { Ok(()) };

@@ -57,8 +57,8 @@ use Step::{
     ReleaseMsix, Reset, Unbind,
 };
 
-/// A device becomes the host's: added, or adopted.
-pub(super) const ENTER: &[Step] = &[Bind, Flush(Back), Attach, Flush(Forward)];
+/// A device becomes the host's: added, or adopted with what was attached to it while it was nobody's.
+pub(super) const ENTER: &[Step] = &[Unbind, Bind, Flush(Back), Attach, Flush(Forward)];
 
 /// A device leaves.
 pub(super) const LEAVE: &[Step] = &[Unbind, Quiesce, ReleaseMsix, Flush(Back), Detach, Flush(Forward)];
@@ -164,7 +164,7 @@ impl Step {
             (Unbind, _) => work.undo_attachment(item),
             (Quiesce, _) => {
                 work.with_config(|known, quiesced| {
-                    registers::quiesce(platform, at, known.msi, known.msix, quiesced);
+                    registers::quiesce(platform, at, known, quiesced);
                 });
                 Ok(())
             }
@@ -179,6 +179,7 @@ impl Step {
             }
             (AtsOn, _) => restore_ats(platform, work),
             (Block, Some(requester)) => platform.iommu_block(at, requester),
+            (Detach, Some(requester)) if work.keeps.contains(&requester) => Ok(()),
             (Detach, Some(requester)) => platform.iommu_detach(at, requester),
             (Attach, Some(requester)) => {
                 // Before the hook: if that panics it is not known what it did.
@@ -228,6 +229,7 @@ impl Step {
                 Ok(())
             }
             (AtsOff, _) => restore_ats(platform, work),
+            (Detach, Some(requester)) if work.keeps.contains(&requester) => Ok(()),
             (Block | Detach, Some(requester)) => match work.from {
                 owner if has_tables(owner) => platform.iommu_attach(at, requester, owner),
                 Owner::Unowned => platform.iommu_detach(at, requester),
@@ -235,6 +237,7 @@ impl Step {
             },
             (Attach, Some(requester)) => {
                 let undone = match work.from {
+                    Owner::Unowned if work.keeps.contains(&requester) => Ok(()),
                     Owner::Unowned => platform.iommu_detach(at, requester),
                     _ => platform.iommu_block(at, requester),
                 };

@@ -53,7 +53,8 @@ fn a_destructor_that_panics_does_not_keep_the_rest_of_its_set() {
 #[test]
 fn a_removal_of_a_set_that_fails_reopens_what_others_depend_on_first() {
     // What is open again holds what it depends on; were that still closed, letting go of it would be the end.
-    let vfs: Vec<String> = (0..200).map(|number| format!("02:{:02x}.{}", 4 + number / 8, number % 8)).collect();
+    let vfs: Vec<String> =
+        (0..200).map(|number| format!("02:{:02x}.{}", 4 + number / 8, number % 8)).collect();
     let names: Vec<&str> = vfs.iter().map(String::as_str).collect();
     let machine = Arc::new(with_vfs("02:00.0", &names));
     let last = vfs.last().expect("some").clone();
@@ -191,8 +192,10 @@ fn a_retry_that_hangs_does_not_keep_the_others_waiting() {
     });
     sim(&machine).wait_for_hangs(1);
     machine.run_deferred();
-    let cleared =
-        ["00:03.0", "00:04.0"].iter().filter(|device| sim(&machine).entry(at(device)) == Entry::Absent).count();
+    let cleared = ["00:03.0", "00:04.0"]
+        .iter()
+        .filter(|device| sim(&machine).entry(at(device)) == Entry::Absent)
+        .count();
     sim(&machine).release_hangs();
     other.join().expect("no panic");
     assert_eq!(cleared, 1, "one of them hangs, the other does not");

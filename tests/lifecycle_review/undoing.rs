@@ -136,7 +136,10 @@ fn r11_a_view_that_could_not_be_taken_back_is_not_lost() {
     sim(&machine).iommu_flush(at(NIC)).expect("flushed");
     machine.repair(at(NIC)).expect("blocked");
     let log = taken(&log);
-    assert!(log.contains(&"undo guest".to_owned()), "the guest would see a device that is not its own: {log:?}");
+    assert!(
+        log.contains(&"undo guest".to_owned()),
+        "the guest would see a device that is not its own: {log:?}"
+    );
 }
 
 #[test]
