@@ -77,7 +77,10 @@ impl<P: Platform> Lifecycle<P> {
                     },
                 },
                 redirect: &|_, to| Ok(Some(to)),
-                settle: &|condition, _| condition.read_only = visibility == Visibility::ReadOnly,
+                settle: &|condition, _| {
+                    condition.read_only = visibility == Visibility::ReadOnly;
+                    condition.give_back = GiveBack::No;
+                },
             },
         )
     }
