@@ -5,9 +5,10 @@ use alloc::vec::Vec;
 use super::Lifecycle;
 use super::error::TransitionError;
 use crate::Sbdf;
+use crate::memory::NoMemory;
 use crate::owner::{DomainId, Owner};
 use crate::platform::Platform;
-use crate::registry::{DestroyDomainError, Member, with_room};
+use crate::registry::{DestroyDomainError, Member};
 
 impl<P: Platform> Lifecycle<P> {
     /// Takes all devices back from a guest that ends, and forgets it.
@@ -45,13 +46,24 @@ impl<P: Platform> Lifecycle<P> {
         }
     }
 
-    /// Takes back a device and all of its group that this guest has.
+    /// Takes back a device and all of its group, or with its requester IDs, that this guest has.
     fn deassign_together(&self, address: Sbdf, from: Owner) -> Result<(), TransitionError> {
-        let members = self.group_of(address)?;
-        let mut set = with_room(members.len() + 1)?;
-        set.push(Member::new(address));
-        let is_theirs = |at: &Sbdf| self.lock(*at).is_ok_and(|device| device.owner() == from);
-        set.extend(members.into_iter().filter(is_theirs).map(Member::new));
+        let known =
+            self.lock(address).map_err(|error| TransitionError::of_access(address, error))?.known.clone();
+        let mut set = Vec::new();
+        for other in self.devices_of(from)?.iter().flat_map(|devices| devices.iter()) {
+            let at = other.address();
+            let comes_along = self.lock(at).is_ok_and(|device| {
+                let of_group = known.group.as_ref().zip(device.known.group.as_ref());
+                device.owner() == from
+                    && (device.known.shares_requester(&known)
+                        || of_group.is_some_and(|(one, other)| one.key == other.key))
+            });
+            if comes_along {
+                set.try_reserve(1).map_err(NoMemory::from)?;
+                set.push(Member::new(at));
+            }
+        }
         self.deassign(&set, from)
     }
 

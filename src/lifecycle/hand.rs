@@ -115,6 +115,7 @@ impl<'a, P: Platform> Leaver<'a, P> {
             let bound = core::mem::take(&mut device.bound);
             let mut work = Work::new(self, device.known.clone(), bound, owner, Owner::Unowned);
             work.msix_table = device.condition.msix_table;
+            work.was_broken = device.condition.broken.is_some();
             work
         })
     }
@@ -208,6 +209,8 @@ pub(super) struct Work<'a, P: Platform> {
     pub(super) reset_kind: Option<ResetKind>,
     /// The host has its MSI-X table.
     pub(super) msix_table: bool,
+    /// It was broken before: who knows what entries it has.
+    pub(super) was_broken: bool,
     /// Whether the host has the table since a step of this transition.
     pub(super) msix_mapped: Option<bool>,
     /// Under how many requester IDs it may reach the new owner.
@@ -243,6 +246,7 @@ impl<'a, P: Platform> Work<'a, P> {
             reset: None,
             reset_kind: None,
             msix_table: false,
+            was_broken: false,
             msix_mapped: None,
             attached: 0,
             reached: false,

@@ -141,7 +141,7 @@ impl Step {
             Unbind => work.attachments(),
             AtsOff | AtsOn => usize::from(work.known.ats.is_some()),
             // What never had an owner has no entries.
-            Detach if work.from == Owner::Unowned => 0,
+            Detach if work.from == Owner::Unowned && !work.was_broken => 0,
             Block | Detach => work.known.requesters.len(),
             ReleaseMsix => usize::from(work.msix_table),
             // Without an owner to attach to there is nothing to do: blocked it is already.
