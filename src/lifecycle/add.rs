@@ -165,6 +165,7 @@ impl<P: Platform> Lifecycle<P> {
         let mut work = with_room(1)?;
         work.push(Work::new(newcomer, known.clone(), Bound::default(), Owner::Unowned, Owner::Host));
         let groups = self.keep_shared(&mut work)?;
+        self.check_separable(&work, steps::ENTER, Owner::Host)?;
         self.check_groups(&work, &groups, steps::ENTER, Owner::Host)?;
         let mut transaction = Transaction::new(self.platform(), steps::ENTER, work)?;
         match transaction.run() {
@@ -188,7 +189,7 @@ impl<P: Platform> Lifecycle<P> {
             .map_err(|error| TransitionError::failed(address, "ask for facts", error))?;
         let read = ask(address, || Read::new(self.platform(), address, &facts))??;
         let (links, inherited) = self.link(address, info)?;
-        let mut entered = Entered { lifecycle: self, address, group: None };
+        let mut entered = Entered { lifecycle: self, address, group: None, known: None };
         let known = {
             let mut topology = self.topology();
             topology.add(address, read.behind)?;
@@ -202,6 +203,7 @@ impl<P: Platform> Lifecycle<P> {
             Shared::try_new(read.complete(address, &facts, &self.topology(), group)?)?
         };
         self.make_entries(&known)?;
+        entered.known = Some(known.clone());
         if let Some(kept) = known.requesters.iter().find(|id| departure::is_kept(self, **id)) {
             return Err(TransitionError::Busy(*kept, Busy::because(Holder::DmaTeardown)));
         }
@@ -312,19 +314,23 @@ pub(super) struct Entered<'a, P: Platform> {
     lifecycle: &'a Lifecycle<P>,
     address: Sbdf,
     group: Option<Shared<Group<P::Lock>>>,
+    known: Option<Shared<Known<P::Lock>>>,
 }
 
 impl<P: Platform> Entered<'_, P> {
     /// The device is known: from now on its removal takes it out.
     fn keep(self) -> Sbdf {
         let mut this = core::mem::ManuallyDrop::new(self);
-        this.group = None;
+        (this.group, this.known) = (None, None);
         this.address
     }
 }
 
 impl<P: Platform> Drop for Entered<'_, P> {
     fn drop(&mut self) {
+        if let Some(known) = &self.known {
+            self.lifecycle.leave_entries(known);
+        }
         self.lifecycle.topology().remove(self.address);
         if let Some(group) = &self.group {
             group.leave(self.address);

@@ -26,6 +26,7 @@ impl<P: Platform> Lifecycle<P> {
 
     /// The maps forget a device that leaves. They are leaf locks.
     pub(super) fn leave_maps(&self, address: Sbdf, known: &Known<P::Lock>) {
+        self.leave_entries(known);
         self.topology().remove(address);
         if let Some(group) = &known.group {
             group.leave(address);

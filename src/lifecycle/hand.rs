@@ -115,6 +115,7 @@ impl<'a, P: Platform> Leaver<'a, P> {
             let bound = core::mem::take(&mut device.bound);
             let mut work = Work::new(self, device.known.clone(), bound, owner, Owner::Unowned);
             work.msix_table = device.condition.msix_table;
+            work.was_broken = device.condition.broken.is_some();
             work
         })
     }
@@ -198,12 +199,16 @@ pub(super) struct Work<'a, P: Platform> {
     pub(super) keeps: Vec<Sbdf>,
     /// What the new owner sees.
     pub(super) view: Option<Box<dyn Attachment<P::Data>>>,
-    pub(super) quiesced: Option<Quiesced>,
+    pub(super) quiesced: Quiesced,
+    /// Address translation services were on.
+    pub(super) had_ats: bool,
     /// The reset it is the first member of, if the transition resets.
     pub(super) reset: Option<ResetScope>,
     pub(super) reset_kind: Option<ResetKind>,
     /// The host has its MSI-X table.
     pub(super) msix_table: bool,
+    /// It was broken before: who knows what entries it has.
+    pub(super) was_broken: bool,
     /// Whether the host has the table since a step of this transition.
     pub(super) msix_mapped: Option<bool>,
     /// Under how many requester IDs it may reach the new owner.
@@ -234,10 +239,12 @@ impl<'a, P: Platform> Work<'a, P> {
             bound,
             keeps: Vec::new(),
             view: None,
-            quiesced: None,
+            quiesced: Quiesced::default(),
+            had_ats: false,
             reset: None,
             reset_kind: None,
             msix_table: false,
+            was_broken: false,
             msix_mapped: None,
             attached: 0,
             reached: false,
@@ -247,10 +254,9 @@ impl<'a, P: Platform> Work<'a, P> {
     }
 
     /// Runs `step`, which reads and writes configuration space, under the device's lock.
-    pub(super) fn with_config<R>(&self, step: impl Fn(&Known<P::Lock>) -> R) -> Option<R> {
-        let mut result = None;
-        self.hand.with(&mut |_| result = Some(step(&self.known)));
-        result
+    pub(super) fn with_config(&mut self, mut step: impl FnMut(&Known<P::Lock>, &mut Quiesced)) {
+        let (known, quiesced) = (&*self.known, &mut self.quiesced);
+        self.hand.with(&mut |_| step(known, quiesced));
     }
 
     /// Whether it is a member of this group.

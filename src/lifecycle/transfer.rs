@@ -144,6 +144,7 @@ impl<P: Platform> Lifecycle<P> {
         change: &Change<'_, P>,
     ) -> Result<Claimed<'_, P>, TransitionError> {
         let groups = Self::claim_groups(work)?;
+        self.check_separable(work, change.steps, change.to)?;
         self.check_groups(work, &groups, change.steps, change.to)?;
         if change.steps == ENTER {
             self.find_shared(work)?;
@@ -244,9 +245,6 @@ impl<P: Platform> Lifecycle<P> {
                 };
                 if known.behind.is_some() || is_apart {
                     continue;
-                }
-                if let Some(twin) = work.iter().find(|member| member.known.shares_requester(&known)) {
-                    return Err(TransitionError::Inseparable { device: twin.address, other });
                 }
                 let allowed = match owner {
                     Owner::Guest(_) => to == owner,
