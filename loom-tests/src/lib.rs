@@ -5,6 +5,8 @@
 //! slots, the lists and the moves. `mutants` weakens that code site by site and expects a model to notice.
 #![cfg(loom)]
 
+pub mod machine;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -73,6 +75,9 @@ pub const TWO: Sbdf = Sbdf::from_u32(0x8);
 
 /// The first guest.
 pub const GUEST: DomainId = DomainId::new(1);
+
+/// Another guest.
+pub const OTHER: DomainId = DomainId::new(2);
 
 /// A registry with one device at [`ONE`], whose register reads 1.
 pub fn one_device(destroyed: &Destroyed) -> Registry<Device> {
