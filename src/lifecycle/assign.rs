@@ -1,13 +1,14 @@
 //! Devices go to guests and come back.
 
 use super::Lifecycle;
+use super::claims::DeviceClaim;
 use super::device::Condition;
 use super::error::TransitionError;
 use super::group::{Group, Key};
 use super::registers;
 use super::steps;
 use super::transaction::ask;
-use super::transfer::{Admission, Change, DeviceClaim};
+use super::transfer::{Admission, Change};
 use crate::Sbdf;
 use crate::memory::NoMemory;
 use crate::owner::{DomainId, Owner};

@@ -23,7 +23,7 @@
 //! |---|---|
 //! | `steps` | the steps, and the lists of them that are the transitions |
 //! | `transaction` | running a list over a set, undoing exactly what was done |
-//! | `hand` | a device in the hands of a transition |
+//! | `claims`, `hand` | claimed devices; a device in the hands of a transition |
 //! | `transfer` | the path of every change of owner: claims, checks, steps, commit, events |
 //! | `assign`, `quarantine`, `domain` | to and from guests; quarantine, hiding; the end of a guest |
 //! | `add`, `scan`, `remove`, `departure` | devices come, and leave: asked, or gone |
@@ -31,10 +31,14 @@
 //! | `reset`, `repair`, `requester` | resets; broken devices; faults |
 //! | `interrupts`, `unplug` | MSI-X tables; asking a guest |
 //! | `event`, `status` | what happened; what a list shows |
+//! | `background` (`std`) | a thread for what is deferred |
 #![forbid(unsafe_code)]
 
 mod add;
 mod assign;
+#[cfg(all(feature = "std", not(loom)))]
+mod background;
+mod claims;
 mod departure;
 mod device;
 mod domain;
@@ -62,6 +66,8 @@ mod unplug;
 use core::fmt;
 
 pub use add::{AddDeviceError, Added, DeviceInfo};
+#[cfg(all(feature = "std", not(loom)))]
+pub use background::Background;
 pub use device::{AttachError, AttachRefused, Device};
 pub use error::{Failure, TransitionError, UndoError};
 pub use event::{Event, Subscriber, Subscription, What};
