@@ -10,6 +10,7 @@ pub mod machine;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use loom::cell::UnsafeCell;
 use pcidevs::{DomainId, Registry, Sbdf};
 
 /// Explores every interleaving of `model`, with at most `preemptions` of them forced where a bound is named.
@@ -34,6 +35,7 @@ pub fn explore(preemptions: Option<usize>, model: impl Fn() + Sync + Send + 'sta
 /// What a model's devices are made of: it counts its destructor's runs.
 ///
 /// The counter is the standard library's: loom must not explore it, it only observes.
+#[derive(Debug)]
 pub struct Device {
     destroyed: Arc<AtomicUsize>,
     /// A register, so that accesses read and write something under the device lock.
@@ -65,6 +67,32 @@ impl Destroyed {
     /// How many were destroyed.
     pub fn count(&self) -> usize {
         self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Memory of the embedder's that no lock of ours protects: only the order of references does. loom reports a
+/// race if that order does not hold.
+pub struct Unlocked(UnsafeCell<u32>);
+
+// SAFETY: none, on purpose: loom checks every access.
+unsafe impl Sync for Unlocked {}
+// SAFETY: as above.
+unsafe impl Send for Unlocked {}
+
+impl Unlocked {
+    /// Memory that holds this.
+    pub fn new(value: u32) -> Self {
+        Self(UnsafeCell::new(value))
+    }
+
+    /// Writes it.
+    pub fn set(&self, value: u32) {
+        self.0.with_mut(|place| unsafe { *place = value });
+    }
+
+    /// Reads it.
+    pub fn get(&self) -> u32 {
+        self.0.with(|place| unsafe { *place })
     }
 }
 

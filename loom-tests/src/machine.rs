@@ -140,8 +140,12 @@ impl Live {
 
     /// Sets one up.
     pub fn attachment(&self, kind: AttachmentKind) -> Box<dyn Attachment<Device>> {
+        self.set_up(kind, None)
+    }
+
+    fn set_up(&self, kind: AttachmentKind, view: Option<u32>) -> Box<dyn Attachment<Device>> {
         self.0.fetch_add(1, Ordering::Relaxed);
-        Box::new(Counted { kind, live: self.clone(), is_up: true })
+        Box::new(Counted { kind, live: self.clone(), is_up: true, view })
     }
 }
 
@@ -149,6 +153,8 @@ struct Counted {
     kind: AttachmentKind,
     live: Live,
     is_up: bool,
+    /// What the register reads while it is up.
+    view: Option<u32>,
 }
 
 impl Attachment<Device> for Counted {
@@ -159,7 +165,7 @@ impl Attachment<Device> for Counted {
     fn undo(&mut self, device: &dyn Claimed<Device>, _: Hardware) -> Result<(), HookError> {
         assert!(core::mem::replace(&mut self.is_up, false), "undone twice");
         self.live.0.fetch_sub(1, Ordering::Relaxed);
-        if self.kind == AttachmentKind::Vpci {
+        if self.view.is_some() {
             device.with(&mut |device| device.register = u32::MAX);
         }
         Ok(())
@@ -168,22 +174,31 @@ impl Attachment<Device> for Counted {
     fn redo(&mut self, device: &dyn Claimed<Device>) -> Result<(), HookError> {
         assert!(!core::mem::replace(&mut self.is_up, true), "redone, and was not undone");
         self.live.0.fetch_add(1, Ordering::Relaxed);
-        if self.kind == AttachmentKind::Vpci {
-            device.with(&mut |device| device.register = 1);
+        if let Some(view) = self.view {
+            device.with(&mut |device| device.register = view);
         }
         Ok(())
     }
 }
 
-/// From now on an owner sees a device through a vPCI: the register reads 1 while it is up and all ones after.
+/// From now on an owner sees a device through a vPCI: the register reads [`view_of`] it while it is up, and all ones
+/// after. Returns how many of them are up.
 pub fn with_vpci(machine: &Machine) -> Live {
     let live = Live::none();
     let made = live.clone();
-    machine.platform().on_bind(move |device, _| {
-        device.with(&mut |device| device.register = 1);
-        Ok(Some(made.attachment(AttachmentKind::Vpci)))
+    machine.platform().on_bind(move |device, owner| {
+        device.with(&mut |device| device.register = view_of(owner));
+        Ok(Some(made.set_up(AttachmentKind::Vpci, Some(view_of(owner)))))
     });
     live
+}
+
+/// What this owner's vPCI makes of the register.
+pub fn view_of(owner: Owner) -> u32 {
+    match owner {
+        Owner::Guest(guest) => 0x10 + guest.number(),
+        _ => 1,
+    }
 }
 
 /// What a thread of a model notes for another one, or for the end; the model checker does not look at it.

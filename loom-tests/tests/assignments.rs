@@ -1,19 +1,22 @@
 //! Devices on their way to guests and back, hooks and all (L6, L8, L12).
 #![cfg(loom)]
 
+use std::sync::Arc;
+
 use loom::thread;
 use pcidevs::lifecycle::TransitionError;
-use pcidevs::{Member, Owner};
-use pcidevs_loom::machine::{Machine, machine, owner, reaches, settled, with_vpci};
-use pcidevs_loom::{Destroyed, GUEST, ONE, OTHER, TWO, explore};
+use pcidevs::platform::ResetKind;
+use pcidevs::{DomainId, Errno, Member, Owner};
+use pcidevs_loom::machine::{Machine, machine, owner, reaches, settled, view_of, with_vpci};
+use pcidevs_loom::{Destroyed, GUEST, ONE, OTHER, TWO, Unlocked, explore};
 
-fn assign_one(machine: &Machine, guest: pcidevs::DomainId) -> Result<(), TransitionError> {
+fn assign_one(machine: &Machine, guest: DomainId) -> Result<(), TransitionError> {
     machine.assign(&[Member::at(ONE, ONE)], guest)
 }
 
 #[test]
 fn l6_assign_to_a_and_assign_to_b() {
-    explore(Some(2), || {
+    explore(Some(3), || {
         let destroyed = Destroyed::none();
         let machine = machine(&destroyed, &[ONE]);
         let other = {
@@ -38,7 +41,7 @@ fn l6_assign_to_a_and_assign_to_b() {
             both => panic!("{both:?}"),
         };
         for lost in [mine, others].into_iter().filter_map(Result::err) {
-            assert_eq!(lost.errno(), pcidevs::Errno::EBUSY, "{lost}");
+            assert_eq!(lost.errno(), Errno::EBUSY, "{lost}");
         }
         assert_eq!(owner(&machine, ONE), Some(Owner::Guest(winner)));
         settled(&machine);
@@ -47,7 +50,7 @@ fn l6_assign_to_a_and_assign_to_b() {
 
 #[test]
 fn l8_config_access_by_the_old_owner_and_deassign() {
-    explore(Some(2), || {
+    explore(Some(3), || {
         let destroyed = Destroyed::none();
         let machine = machine(&destroyed, &[ONE]);
         let live = with_vpci(&machine);
@@ -57,10 +60,9 @@ fn l8_config_access_by_the_old_owner_and_deassign() {
             let machine = machine.clone();
             thread::spawn(move || {
                 if let Ok(device) = guest.lock(ONE) {
-                    let value = device.register;
-                    assert!([1, u32::MAX].contains(&value), "{value:#x}");
-                    let reached = reaches(&machine, ONE);
-                    assert!(value != 1 || reached == Some(Owner::Guest(GUEST)), "seen, and with {reached:?}");
+                    let (mine, theirs) = (view_of(Owner::Guest(GUEST)), view_of(Owner::Host));
+                    assert!([mine, u32::MAX].contains(&device.register), "the host's is {theirs}");
+                    assert_eq!(reaches(&machine, ONE), Some(Owner::Guest(GUEST)), "seen, so attached");
                 }
             })
         });
@@ -76,21 +78,18 @@ fn l8_config_access_by_the_old_owner_and_deassign() {
 
 #[test]
 fn l8_the_old_owner_sees_the_device_only_while_its_dma_is_its_own() {
-    explore(Some(3), || {
+    explore(None, || {
         let destroyed = Destroyed::none();
         let machine = machine(&destroyed, &[ONE]);
         with_vpci(&machine);
-        assign_one(&machine, GUEST).expect("assigned");
-        machine.deassign(&[ONE.into()], Owner::Guest(GUEST)).expect("deassigned");
+        machine.report_reset(ONE, ResetKind::Flr).expect("bound anew");
         let host = {
             let machine = machine.clone();
             thread::spawn(move || {
                 if let Ok(device) = machine.lock(ONE)
-                    && device.owner() == Owner::Host
-                    && device.register == 1
+                    && device.register == view_of(Owner::Host)
                 {
-                    let reached = reaches(&machine, ONE);
-                    assert_eq!(reached, Some(Owner::Host), "the host still drives it");
+                    assert_eq!(reaches(&machine, ONE), Some(Owner::Host), "the host still drives it");
                 }
             })
         };
@@ -102,7 +101,7 @@ fn l8_the_old_owner_sees_the_device_only_while_its_dma_is_its_own() {
 
 #[test]
 fn l12_release_of_a_domain_and_assign_of_another_device_to_it() {
-    explore(Some(2), || {
+    explore(Some(3), || {
         let destroyed = Destroyed::none();
         let machine = machine(&destroyed, &[ONE, TWO]);
         assign_one(&machine, GUEST).expect("assigned");
@@ -132,5 +131,31 @@ fn l12_release_of_a_domain_and_assign_of_another_device_to_it() {
         }
         assert_eq!([owner(&machine, ONE), owner(&machine, TWO)], [Some(Owner::Host); 2]);
         settled(&machine);
+    });
+}
+
+#[test]
+fn l16_what_the_steps_did_is_seen_by_who_reaches_the_device() {
+    explore(None, || {
+        let destroyed = Destroyed::none();
+        let machine = machine(&destroyed, &[ONE]);
+        // Memory that the binding prepares and no lock protects: only the order of commit and access does.
+        let prepared = Arc::new(Unlocked::new(0));
+        let binding = Arc::clone(&prepared);
+        machine.platform().on_bind(move |_, _| {
+            binding.set(1);
+            Ok(None)
+        });
+        let vcpu = {
+            let guest = machine.domain(GUEST).expect("exists");
+            thread::spawn(move || {
+                if let Ok(_device) = guest.lock(ONE) {
+                    assert_eq!(prepared.get(), 1);
+                }
+            })
+        };
+        assign_one(&machine, GUEST).expect("assigned");
+        vcpu.join().unwrap();
+        machine.platform().on_bind(|_, _| Ok(None));
     });
 }

@@ -138,6 +138,10 @@ impl<'a, P: Platform> Transaction<'a, P> {
 }
 
 impl<P: Platform> Journey<TransitionError> for Transaction<'_, P> {
+    fn has_steps(&self) -> bool {
+        true
+    }
+
     fn steps(&mut self) -> Result<(), TransitionError> {
         self.run()
     }
