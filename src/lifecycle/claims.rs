@@ -83,12 +83,9 @@ impl<P: Platform> Lifecycle<P> {
         if claim.is_released() {
             return;
         }
-        let released = claim.release(|device, gone| {
-            let departure = if gone { device.departure.take() } else { None };
-            departure.map(|departure| (departure, core::mem::take(&mut device.bound)))
-        });
-        if let Ok((Some((departure, bound)), Some(departed))) = released {
-            self.clear_up(departure, departed, bound, None);
+        let released = claim.release(|device, gone| if gone { device.depart() } else { None });
+        if let Ok((Some(departure), Some(departed))) = released {
+            self.clear_up(departure, departed, None);
         }
     }
 }

@@ -105,6 +105,13 @@ impl<P: Platform> Device<P> {
         self.condition.extended_function
     }
 
+    /// What the device leaves behind, with what its binding had set up. Once.
+    pub(super) fn depart(&mut self) -> Option<Box<Departure<P>>> {
+        let mut departure = self.departure.take()?;
+        departure.bound = core::mem::take(&mut self.bound);
+        Some(departure)
+    }
+
     pub(super) fn data_mut(&mut self) -> &mut P::Data {
         &mut self.data
     }

@@ -7,7 +7,7 @@
 use super::hand::Work;
 use super::registers;
 use crate::owner::Owner;
-use crate::platform::{Hardware, HookError, Platform, Switch};
+use crate::platform::{HookError, Platform, Switch};
 use crate::sync::{Site, weakened};
 
 /// One step.
@@ -21,7 +21,7 @@ pub(super) enum Step {
     AwaitIdle,
     /// Address translation services are off.
     AtsOff,
-    /// Address translation services are on again, after a reset.
+    /// Address translation services are on again, after a reset, if they were before.
     AtsOn,
     /// Its requests reach nobody, under any requester ID.
     Block,
@@ -57,8 +57,8 @@ use Step::{
     ReleaseMsix, Reset, Unbind,
 };
 
-/// A device becomes the host's: added, or adopted.
-pub(super) const ENTER: &[Step] = &[Bind, Flush(Back), Attach, Flush(Forward)];
+/// A device becomes the host's: added, or adopted with what was attached to it while it was nobody's.
+pub(super) const ENTER: &[Step] = &[Unbind, Bind, Flush(Back), Attach, Flush(Forward)];
 
 /// A device leaves.
 pub(super) const LEAVE: &[Step] = &[Unbind, Quiesce, ReleaseMsix, Flush(Back), Detach, Flush(Forward)];
@@ -138,8 +138,8 @@ impl Step {
     /// How many items the step has for this device. The same number before and after it was run.
     pub(super) fn items<P: Platform>(self, work: &Work<'_, P>) -> usize {
         match self {
-            Unbind => work.bound.len(),
-            AtsOff | AtsOn => usize::from(work.known.has_ats),
+            Unbind => work.attachments(),
+            AtsOff | AtsOn => usize::from(work.known.ats.is_some()),
             // What never had an owner has no entries.
             Detach if work.from == Owner::Unowned => 0,
             Block | Detach => work.known.requesters.len(),
@@ -161,17 +161,16 @@ impl Step {
     ) -> Result<(), HookError> {
         let (at, requester) = (work.address, work.known.requesters.get(item).copied());
         match (self, requester) {
-            (Unbind, _) => work.undo_attachment(item, Hardware::Present),
+            (Unbind, _) => work.undo_attachment(item),
             (Quiesce, _) => {
-                let before =
-                    work.with_config(|known| registers::quiesce(platform, at, known.msi, known.msix));
-                work.quiesced = before;
+                work.quiesced = work.with_config(|known| registers::quiesce(platform, at, known));
                 Ok(())
             }
             (AwaitIdle, _) => platform.await_idle(at),
             (AtsOff, _) => platform.set_ats(at, Switch::Off),
-            (AtsOn, _) => platform.set_ats(at, Switch::On),
+            (AtsOn, _) => ats_as_before(platform, work),
             (Block, Some(requester)) => platform.iommu_block(at, requester),
+            (Detach, Some(requester)) if work.keeps.contains(&requester) => Ok(()),
             (Detach, Some(requester)) => platform.iommu_detach(at, requester),
             (Attach, Some(requester)) => {
                 // Before the hook: if that panics it is not known what it did.
@@ -221,7 +220,8 @@ impl Step {
                 }
                 Ok(())
             }
-            (AtsOff, _) => platform.set_ats(at, Switch::On),
+            (AtsOff, _) => ats_as_before(platform, work),
+            (Detach, Some(requester)) if work.keeps.contains(&requester) => Ok(()),
             (Block | Detach, Some(requester)) => match work.from {
                 owner if has_tables(owner) => platform.iommu_attach(at, requester, owner),
                 Owner::Unowned => platform.iommu_detach(at, requester),
@@ -229,6 +229,7 @@ impl Step {
             },
             (Attach, Some(requester)) => {
                 let undone = match work.from {
+                    Owner::Unowned if work.keeps.contains(&requester) => Ok(()),
                     Owner::Unowned => platform.iommu_detach(at, requester),
                     _ => platform.iommu_block(at, requester),
                 };
@@ -251,9 +252,23 @@ impl Step {
         }
     }
 
+    /// Whether a failure of this step makes its device broken even if all else is undone: how much of an attachment
+    /// is undone is not known (R11).
+    pub(super) const fn breaks_its_device(self) -> bool {
+        matches!(self, Unbind)
+    }
+
     /// Whether an item that panicked is undone as if it had been done: then it is not known what it did.
     pub(super) const fn is_undone_after_panic(self) -> bool {
         matches!(self, Attach | Block | Detach)
+    }
+}
+
+/// Switches ATS on if it was before the transition.
+fn ats_as_before<P: Platform>(platform: &P, work: &Work<'_, P>) -> Result<(), HookError> {
+    match &work.quiesced {
+        Some(before) if before.has_ats_on() => platform.set_ats(work.address, Switch::On),
+        _ => Ok(()),
     }
 }
 

@@ -67,6 +67,9 @@ impl<'a, P: Platform> Transaction<'a, P> {
                         if error.is_panic() && step.is_undone_after_panic() {
                             self.at.item += 1;
                         }
+                        if step.breaks_its_device() {
+                            work.broken = Some(error);
+                        }
                         let (device, step) = (work.address, step.name());
                         return Err(TransitionError::Failed(Failure {
                             device,

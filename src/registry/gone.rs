@@ -6,7 +6,7 @@ use super::claim::CLAIMED;
 use crate::Sbdf;
 use crate::errno::Errno;
 use crate::owner::Owner;
-use crate::refcount::{KEEPS_ADDRESS, Ref, Slot, WouldDeadlock};
+use crate::refcount::{Holder, KEEPS_ADDRESS, Ref, Slot, WouldDeadlock};
 use crate::sync::{RawLock, Site, weakened};
 
 /// Why nothing was reported gone.
@@ -45,6 +45,11 @@ impl<D, L: RawLock> Departed<D, L> {
 
     pub(crate) fn address(&self) -> Sbdf {
         self.0.slot().address()
+    }
+
+    /// The first, by what `pick` makes of them, of its holders.
+    pub(crate) fn find_holder<R: Ord>(&self, pick: impl Fn(Holder) -> Option<R>) -> Option<R> {
+        self.0.slot().find_holder(pick)
     }
 
     /// Runs `step` on the data under the device's lock.
