@@ -99,6 +99,8 @@ impl<P: Platform> Lifecycle<P> {
         match done {
             Ok(()) => {
                 if let Some(departed) = departure.departed.take() {
+                    // Before the address is free: what the maps hold of it then is the next device's.
+                    self.leave_maps(departed.address(), &departure.known);
                     self.forget(departed.address(), &departure.known);
                     // A thread that holds the lock of the device that is gone keeps the address until it drops it.
                     if departed.release_address().is_err() {

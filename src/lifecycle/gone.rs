@@ -73,7 +73,6 @@ impl<P: Platform> Lifecycle<P> {
         };
         let ((left, links, known), departed) = self.registry().depart(address, settle)?;
         drop(links);
-        self.leave_maps(address, &known);
         self.report(address, What::Gone);
         Ok(Leaving { departed, left, known })
     }
