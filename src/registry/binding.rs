@@ -155,7 +155,9 @@ impl Binding {
             Self::Guest { bus, devfn, segment, guest } => {
                 *guest == domain && Sbdf::new(*segment, *bus, *devfn) == at
             }
-            Self::Moving { member, moves } => Self::is_seen_on_its_way(moves, *member, Place::Guest(domain, at)),
+            Self::Moving { member, moves } => {
+                Self::is_seen_on_its_way(moves, *member, Place::Guest(domain, at))
+            }
             _ => false,
         }
     }
