@@ -78,7 +78,14 @@ pub fn owner(machine: &Machine, at: Sbdf) -> Option<Owner> {
 /// - the IOMMU sends its requests to its owner, or blocks them, and nothing waits to be flushed;
 /// - at an address without a device the IOMMU has nothing.
 pub fn settled(machine: &Machine) {
-    let owners = [Owner::Unowned, Owner::Host, Owner::Quarantine, Owner::Hidden, Owner::Guest(GUEST), Owner::Guest(OTHER)];
+    let owners = [
+        Owner::Unowned,
+        Owner::Host,
+        Owner::Quarantine,
+        Owner::Hidden,
+        Owner::Guest(GUEST),
+        Owner::Guest(OTHER),
+    ];
     for at in [ONE, TWO] {
         let listed: Vec<_> = owners
             .into_iter()

@@ -38,7 +38,9 @@ fn l9_remove_of_the_pf_and_add_of_a_vf() {
         let added = adder.join().unwrap();
         user.join().unwrap();
         match (removed, added) {
-            (Ok(()), Err(TransitionError::NoPf { vf: TWO, pf: ONE })) => assert!(owner(&machine, TWO).is_none()),
+            (Ok(()), Err(TransitionError::NoPf { vf: TWO, pf: ONE })) => {
+                assert!(owner(&machine, TWO).is_none())
+            }
             (Err(TransitionError::Busy(ONE, busy)), Ok(Added::New)) => {
                 assert!(busy.uses >= 1, "{busy}");
                 let again = machine.remove_device(ONE);
