@@ -260,7 +260,8 @@ impl<P: Platform> Lifecycle<P> {
         self.adopt(&[Member::new(address)])?;
         let mut device = self.lock(address).map_err(|error| TransitionError::of_access(address, error))?;
         device.condition.node = facts.node;
-        if info.physical_function.is_none() {
+        // Inherited once, however it is reported again.
+        if info.physical_function.is_none() && device.links.pf.is_none() {
             device.condition.extended_function = info.is_extended_function;
         }
         Ok(())

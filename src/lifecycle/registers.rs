@@ -15,7 +15,6 @@ const ATS_ENABLE: u32 = 1 << 15;
 const MSI_ENABLE: u32 = 1 << 0;
 const MSIX_FUNCTION_MASK: u32 = 1 << 14;
 const MSIX_ENABLE: u32 = 1 << 15;
-/// Of the ATS capability (PCIe 6.0 §10.5.1.3).
 
 /// What the registers held before.
 #[derive(Clone, Copy, Debug)]
