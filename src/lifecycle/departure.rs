@@ -167,6 +167,8 @@ impl<P: Platform> Lifecycle<P> {
         let Some(departed) = departure.departed.take() else { return true };
         let address = departed.address();
         let freed = done.is_ok() && {
+            // Before the address is free: what the maps hold of it afterwards is the next device's.
+            self.leave_maps(address, &departure.known);
             self.forget(address, &departure.known);
             // A thread that holds the lock of the device that is gone keeps the address until it drops it.
             departed.release_address().is_ok()

@@ -141,6 +141,10 @@ impl<'a, P: Platform> Transaction<'a, P> {
 }
 
 impl<P: Platform> Journey<TransitionError> for Transaction<'_, P> {
+    fn has_steps(&self) -> bool {
+        true
+    }
+
     fn steps(&mut self) -> Result<(), TransitionError> {
         self.run()
     }
@@ -155,13 +159,14 @@ impl<P: Platform> Journey<TransitionError> for Transaction<'_, P> {
 }
 
 /// Calls a hook; a panic is its failure. Without `std` there is nothing to catch a panic with: it unwinds through
-/// the transaction, which undoes itself on the way, or ends the machine.
+/// the transaction, which undoes itself on the way, or ends the machine. In a model nothing is caught either: there a
+/// panic is the model's verdict, or the model checker taking its threads down.
 pub(super) fn guarded<R>(hook: impl FnOnce() -> Result<R, HookError>) -> Result<R, HookError> {
-    #[cfg(feature = "std")]
+    #[cfg(all(feature = "std", not(loom)))]
     {
         std::panic::catch_unwind(std::panic::AssertUnwindSafe(hook)).unwrap_or(Err(HookError::PANICKED))
     }
-    #[cfg(not(feature = "std"))]
+    #[cfg(not(all(feature = "std", not(loom))))]
     hook()
 }
 

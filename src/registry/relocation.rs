@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! room on the new owner's list, a guest address each          (may fail: nothing has changed)
-//!   -> mark each Moving { from, to, committed: false }        (readers still resolve to `from`)
+//!   -> mark each Moving { from, to, committed: false }        (it is still `from`'s; a guest there reads ones
+//!                                                               if there are steps)
 //!     -> the journey's steps run, without locks
 //!       -> lock all lists concerned, in owner order
 //!          is none reported gone?  edit the lists, set committed (readers resolve to `to`, all at once)
@@ -58,6 +59,9 @@ impl<D, L: RawLock> Traveller<D, L> {
 
 /// What happens between the marks and the commit, without locks, and how it is undone.
 pub(crate) trait Journey<E> {
+    /// Whether anything happens to the devices on the way, which those who are losing them must not see.
+    fn has_steps(&self) -> bool;
+
     /// Everything that must have succeeded when the set arrives.
     fn steps(&mut self) -> Result<(), E>;
 
@@ -81,7 +85,7 @@ pub(super) fn relocate<D, L: RawLock, E: From<MoveError>>(
     // All memory first, but the names of the new assignments: those come with the marks, where undoing needs
     // none. From the last mark on nothing may fail for want of it.
     let arrival = Arrival::reserve(target, &core.quarantine, travellers)?;
-    let moves = plan(travellers, &arrival).map_err(MoveError::from)?;
+    let moves = plan(travellers, &arrival, journey.has_steps()).map_err(MoveError::from)?;
     let concerned = concerned(core, travellers).map_err(MoveError::from)?;
     let lists = with_room(concerned.len()).map_err(MoveError::from)?;
 
@@ -134,6 +138,7 @@ impl<'a, D, L: RawLock, E, J: Journey<E>> Underway<'a, D, L, E, J> {
         }
         if let Owner::Guest(id) = self.arrival.target.owner
             && list_of(&mut lists, self.arrival.target.owner).is_some_and(|members| members.dying)
+            && !weakened(Site::CommitChecksDying)
         {
             return Err(MoveError::NoDomain(id));
         }
@@ -316,6 +321,7 @@ impl<D, L: RawLock> Drop for Arrival<'_, D, L> {
 fn plan<D, L: RawLock>(
     travellers: &[Traveller<D, L>],
     arrival: &Arrival<'_, D, L>,
+    veiled: bool,
 ) -> Result<Shared<Move>, NoMemory> {
     let mut members = with_room(travellers.len())?;
     for (place, traveller) in travellers.iter().enumerate() {
@@ -323,7 +329,7 @@ fn plan<D, L: RawLock>(
         let to = if traveller.to == arrival.target.owner { arrival.target } else { arrival.refuge };
         members.push(Step { from: traveller.claim.from(), to: to.place(at) });
     }
-    Shared::try_new(Move { committed: AtomicBool::new(false), members })
+    Shared::try_new(Move { committed: AtomicBool::new(false), veiled, members })
 }
 
 /// The owners whose lists the move changes, in order. Each has a member, or a promise, so none is destroyed
