@@ -20,7 +20,7 @@ use crate::memory::Shared;
 use crate::owner::Owner;
 use crate::platform::{Facts, Platform, Request};
 use crate::refcount::{Busy, Holder};
-use crate::registry::{AddRefused, Afterwards, Arriving, Member, with_room};
+use crate::registry::{AddRefused, Afterwards, Arriving, Member};
 use crate::transition::Transition;
 
 /// What the one who reports a device knows of it.
@@ -159,9 +159,8 @@ impl<P: Platform> Lifecycle<P> {
         newcomer: &Newcomer<P::Data>,
         known: &Shared<Known<P::Lock>>,
     ) -> Result<Option<Box<dyn crate::platform::Attachment<P::Data>>>, TransitionError> {
-        let mut work = with_room(1)?;
-        work.push(Work::new(newcomer, known.clone(), Bound::default(), Owner::Unowned, Owner::Host));
-        let mut transaction = Transaction::new(self.platform(), steps::ENTER, work)?;
+        let mut work = [Work::new(newcomer, known.clone(), Bound::default(), Owner::Unowned, Owner::Host)];
+        let mut transaction = Transaction::new(self.platform(), steps::ENTER, &mut work)?;
         match transaction.run() {
             Ok(()) => Ok(transaction.work.first_mut().and_then(|work| work.view.take())),
             Err(error) => {

@@ -3,16 +3,15 @@
 //! A device that is reported gone while it is claimed is left to the claim's holder to clear up after. So claims are
 //! held here and nowhere else: however a transition ends, dropping them does that duty.
 
-use alloc::vec::Vec;
 use core::ops::Deref;
 
 use super::Lifecycle;
 use super::device::Device;
 use crate::Sbdf;
-use crate::memory::NoMemory;
+use crate::memory::{Few, NoMemory};
 use crate::owner::Owner;
 use crate::platform::Platform;
-use crate::registry::{Claim, Traveller, with_room};
+use crate::registry::{Claim, Traveller};
 
 pub(super) type DeviceClaim<P> = Claim<Device<P>, <P as Platform>::Lock>;
 pub(super) type DeviceTraveller<P> = Traveller<Device<P>, <P as Platform>::Lock>;
@@ -20,18 +19,18 @@ pub(super) type DeviceTraveller<P> = Traveller<Device<P>, <P as Platform>::Lock>
 /// Claimed devices, each with where it goes.
 pub(super) struct Claims<'a, P: Platform> {
     lifecycle: &'a Lifecycle<P>,
-    members: Vec<DeviceTraveller<P>>,
+    members: Few<DeviceTraveller<P>, 1>,
 }
 
 impl<'a, P: Platform> Claims<'a, P> {
     /// None yet, with room for so many.
     pub(super) fn with_room(lifecycle: &'a Lifecycle<P>, room: usize) -> Result<Self, NoMemory> {
-        Ok(Self { lifecycle, members: with_room(room)? })
+        Ok(Self { lifecycle, members: Few::with_room(room)? })
     }
 
     /// Makes room for one more.
     pub(super) fn reserve(&mut self) -> Result<(), NoMemory> {
-        Ok(self.members.try_reserve(1)?)
+        self.members.reserve()
     }
 
     /// Takes a claim in. There is room.
@@ -71,7 +70,7 @@ impl<P: Platform> Deref for Claims<'_, P> {
 
 impl<P: Platform> Drop for Claims<'_, P> {
     fn drop(&mut self) {
-        for member in &self.members {
+        for member in self.members.iter() {
             self.lifecycle.let_go(&member.claim);
         }
     }

@@ -13,7 +13,7 @@ use super::device::Device;
 use super::error::TransitionError;
 use super::event::{Span, What};
 use super::gone::vf_after;
-use super::hand::Leaver;
+use super::hand::{Leaver, Works};
 use super::steps;
 use super::transaction::Transaction;
 use crate::Sbdf;
@@ -129,11 +129,11 @@ impl<P: Platform> Lifecycle<P> {
 
     /// The steps of leaving, undone if one fails; then the device at which it failed is broken.
     fn run_leave(&self, leavers: &[Leaver<'_, P>], span: &Span<'_, P>) -> Result<(), TransitionError> {
-        let mut work = with_room(leavers.len())?;
+        let mut work = Works::with_room(leavers.len())?;
         for leaver in leavers {
             work.extend(leaver.work());
         }
-        let mut transaction = Transaction::new(self.platform(), steps::LEAVE, work)?;
+        let mut transaction = Transaction::new(self.platform(), steps::LEAVE, &mut work)?;
         let result = transaction.run();
         let result = result.map_err(|error| {
             transaction.roll_back();
