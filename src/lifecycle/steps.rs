@@ -21,7 +21,7 @@ pub(super) enum Step {
     AwaitIdle,
     /// Address translation services are off.
     AtsOff,
-    /// Address translation services are on again, after a reset.
+    /// Address translation services are on again, after a reset, if they were before.
     AtsOn,
     /// Its requests reach nobody, under any requester ID.
     Block,
@@ -57,8 +57,8 @@ use Step::{
     ReleaseMsix, Reset, Unbind,
 };
 
-/// A device becomes the host's: added, or adopted.
-pub(super) const ENTER: &[Step] = &[Bind, Flush(Back), Attach, Flush(Forward)];
+/// A device becomes the host's: added, or adopted with what was attached to it while it was nobody's.
+pub(super) const ENTER: &[Step] = &[Unbind, Bind, Flush(Back), Attach, Flush(Forward)];
 
 /// A device leaves.
 pub(super) const LEAVE: &[Step] = &[Unbind, Quiesce, ReleaseMsix, Flush(Back), Detach, Flush(Forward)];
@@ -149,7 +149,7 @@ impl Step {
     pub(super) fn items<P: Platform>(self, work: &Work<'_, P>) -> usize {
         match self {
             Unbind => work.attachments(),
-            AtsOff | AtsOn => usize::from(work.known.has_ats),
+            AtsOff | AtsOn => usize::from(work.known.ats.is_some()),
             // What never had an owner has no entries.
             Detach if work.from == Owner::Unowned => 0,
             Block | Detach => work.known.requesters.len(),
@@ -173,19 +173,19 @@ impl Step {
         match (self, requester) {
             (Unbind, _) => work.undo_attachment(item),
             (Quiesce, _) => {
-                let before =
-                    work.with_config(|known| registers::quiesce(platform, at, known.msi, known.msix));
-                work.quiesced = before;
+                work.quiesced = work.with_config(|known| registers::quiesce(platform, at, known));
                 Ok(())
             }
             (AwaitIdle, _) => platform.await_idle(at),
             (AtsOff, _) => platform.set_ats(at, Switch::Off),
-            (AtsOn, _) => platform.set_ats(at, Switch::On),
+            (AtsOn, _) => ats_as_before(platform, work),
             (Block, Some(requester)) => platform.iommu_block(at, requester),
+            (Detach, Some(requester)) if work.keeps.contains(&requester) => Ok(()),
             (Detach, Some(requester)) => platform.iommu_detach(at, requester),
             (Attach, Some(requester)) => {
                 // Before the hook: if that panics it is not known what it did.
                 work.attached += 1;
+                work.reached = true;
                 let attached = platform.iommu_attach(at, requester, work.to);
                 if attached.is_err() {
                     work.attached -= 1;
@@ -208,8 +208,8 @@ impl Step {
                     Err(HookError::NOT_BLOCKED)
                 }
             }
-            (PrepareMsix, _) => platform.msix_prepare(at),
-            (ReleaseMsix, _) => platform.msix_release(at),
+            (PrepareMsix, _) => map_msix(platform, work, true),
+            (ReleaseMsix, _) => map_msix(platform, work, false),
             (Flush(Back), _) | (Block | Detach | Attach, None) => Ok(()),
         }
     }
@@ -231,7 +231,8 @@ impl Step {
                 }
                 Ok(())
             }
-            (AtsOff, _) => platform.set_ats(at, Switch::On),
+            (AtsOff, _) => ats_as_before(platform, work),
+            (Detach, Some(requester)) if work.keeps.contains(&requester) => Ok(()),
             (Block | Detach, Some(requester)) => match work.from {
                 owner if has_tables(owner) => platform.iommu_attach(at, requester, owner),
                 Owner::Unowned => platform.iommu_detach(at, requester),
@@ -239,6 +240,7 @@ impl Step {
             },
             (Attach, Some(requester)) => {
                 let undone = match work.from {
+                    Owner::Unowned if work.keeps.contains(&requester) => Ok(()),
                     Owner::Unowned => platform.iommu_detach(at, requester),
                     _ => platform.iommu_block(at, requester),
                 };
@@ -249,12 +251,13 @@ impl Step {
             }
             (Flush(Back | Both), _) => {
                 let flushed = platform.iommu_flush(at);
-                work.unflushed |= flushed.is_err();
+                // A later one covers all that was undone before.
+                work.unflushed = flushed.is_err();
                 flushed
             }
             (Bind, _) => work.undo_bind(),
-            (PrepareMsix, _) => platform.msix_release(at),
-            (ReleaseMsix, _) => platform.msix_prepare(at),
+            (PrepareMsix, _) => map_msix(platform, work, false),
+            (ReleaseMsix, _) => map_msix(platform, work, true),
             // What cannot be undone, and what has nothing to undo: a reset stays, waiting and asking did nothing.
             (Reset | AtsOn | AwaitIdle | ConfirmBlocked | Flush(Forward), _)
             | (Block | Detach | Attach, None) => Ok(()),
@@ -271,6 +274,22 @@ impl Step {
     pub(super) const fn is_undone_after_panic(self) -> bool {
         matches!(self, Attach | Block | Detach)
     }
+}
+
+/// Switches ATS on if it was before the transition.
+fn ats_as_before<P: Platform>(platform: &P, work: &Work<'_, P>) -> Result<(), HookError> {
+    match &work.quiesced {
+        Some(before) if before.has_ats_on() => platform.set_ats(work.address, Switch::On),
+        _ => Ok(()),
+    }
+}
+
+/// Gives the host the MSI-X table, or takes it back.
+fn map_msix<P: Platform>(platform: &P, work: &mut Work<'_, P>, mapped: bool) -> Result<(), HookError> {
+    let at = work.address;
+    if mapped { platform.msix_prepare(at) } else { platform.msix_release(at) }?;
+    work.msix_mapped = Some(mapped);
+    Ok(())
 }
 
 /// Whether an owner has IOMMU tables of its own.

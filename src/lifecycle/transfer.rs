@@ -22,12 +22,12 @@ use super::event::Span;
 use super::group::{GroupClaim, Key};
 use super::hand::{Work, Works};
 use super::scope;
-use super::steps::{self, Step};
+use super::steps::{self, ENTER, Step};
 use super::transaction::{Transaction, ask, guarded};
 use crate::Sbdf;
 use crate::memory::NoMemory;
 use crate::owner::{DomainId, Owner};
-use crate::platform::{HookError, Platform, Request};
+use crate::platform::{HookError, Platform, Request, ResetScope};
 use crate::registry::{Candidate, Member, Traveller, in_order};
 use crate::transition::Transition;
 
@@ -77,10 +77,11 @@ impl<P: Platform> Lifecycle<P> {
             }
         }
         claims.redirect(change.redirect)?;
-        if claims.is_empty() {
-            return Ok(());
+        if !claims.is_empty() {
+            self.carry_out(&claims, change, &span)?;
         }
-        self.carry_out(&claims, change, &span)
+        claims.stay();
+        Ok(())
     }
 
     /// The transition of devices that are claimed. Releases the claims.
@@ -143,7 +144,10 @@ impl<P: Platform> Lifecycle<P> {
         change: &Change<'_, P>,
     ) -> Result<Claimed<'_, P>, TransitionError> {
         let groups = Self::claim_groups(work)?;
-        self.check_groups(work, &groups, change)?;
+        self.check_groups(work, &groups, change.steps, change.to)?;
+        if change.steps == ENTER {
+            self.find_shared(work)?;
+        }
         for member in work.iter() {
             self.check_policy(change.kind, member)?;
         }
@@ -160,11 +164,11 @@ impl<P: Platform> Lifecycle<P> {
         settle: &dyn Fn(&mut Condition, Owner),
     ) {
         let (old, view) = (core::mem::take(&mut work.bound), work.view.take());
-        let (broken, from, to) = (work.broken, work.from, work.to);
+        let (broken, to) = (work.broken, work.to);
         let mut rest = Some((old, view));
         let released = claim.release(|device, gone| {
             if gone {
-                return device.departure.take();
+                return device.depart();
             }
             if let Some((old, view)) = rest.take() {
                 if moved {
@@ -174,8 +178,7 @@ impl<P: Platform> Lifecycle<P> {
                 } else {
                     device.bound = old;
                     device.condition.broken = device.condition.broken.or(broken);
-                    // It did not leave its guest, so it does not wait for its group yet.
-                    device.condition.to_give_back &= from.guest().is_none();
+                    device.condition.give_back.settle(false);
                 }
             }
             None
@@ -186,11 +189,12 @@ impl<P: Platform> Lifecycle<P> {
         // What the old binding set up has been undone, and goes without a lock held.
         if let (Ok((Some(mut departure), Some(departed))), Some((old, view))) = (released, rest.take()) {
             departure.bound = old;
+            departure.msix_table = work.msix_mapped.unwrap_or(departure.msix_table);
             self.clear_up(departure, departed, view);
         }
     }
 
-    fn claim_groups(work: &[Work<'_, P>]) -> Result<Vec<GroupClaim<P::Lock>>, TransitionError> {
+    pub(super) fn claim_groups(work: &[Work<'_, P>]) -> Result<Vec<GroupClaim<P::Lock>>, TransitionError> {
         let mut claims: Vec<GroupClaim<P::Lock>> = Vec::new();
         for member in work {
             if let Some(group) = &member.known.group
@@ -204,13 +208,15 @@ impl<P: Platform> Lifecycle<P> {
     }
 
     /// Whether the other members of the groups allow this (see `group`).
-    fn check_groups(
+    pub(super) fn check_groups(
         &self,
         work: &[Work<'_, P>],
         groups: &[GroupClaim<P::Lock>],
-        change: &Change<'_, P>,
+        steps: &[Step],
+        to: Owner,
     ) -> Result<(), TransitionError> {
-        if !steps::block(change.steps) {
+        let enters = steps == ENTER;
+        if !enters && !steps::block(steps) {
             // Nobody is kept from anything by these steps.
             return Ok(());
         }
@@ -224,19 +230,28 @@ impl<P: Platform> Lifecycle<P> {
                 let Ok(device) = self.registry().lock(other) else { continue };
                 let (owner, known, broken) = (device.owner(), device.known.clone(), device.broken());
                 drop(device);
-                // Bridges only forward; what is broken cannot come along, and waits for its repair.
-                if known.behind.is_some() || broken.is_some() && change.to.guest().is_none() {
+                // Bridges only forward. Who enters joins the host's devices; what is broken cannot come along, and
+                // waits for its repair.
+                let is_apart = match enters {
+                    true => matches!(owner, Owner::Host | Owner::Unowned),
+                    false => broken.is_some() && to.guest().is_none(),
+                };
+                if known.behind.is_some() || is_apart {
                     continue;
                 }
                 if let Some(twin) = work.iter().find(|member| member.known.shares_requester(&known)) {
                     return Err(TransitionError::Inseparable { device: twin.address, other });
                 }
                 let allowed = match owner {
-                    Owner::Guest(_) => change.to == owner,
+                    Owner::Guest(_) => to == owner,
                     Owner::Host => !ask(other, || self.platform().has_driver(other))?,
                     _ => true,
                 };
-                if !allowed && change.to.guest().is_some() {
+                // Whatever a member of a group does in a guest, the host's driver of another one would suffer for it.
+                let returns = !enters
+                    && owner.guest().is_some()
+                    && work.iter().any(|member| member.to == Owner::Host && member.is_of(claim.group()));
+                if !allowed && to.guest().is_some() || returns {
                     in_the_way.try_reserve(1).map_err(NoMemory::from)?;
                     in_the_way.push((other, owner));
                 }
@@ -269,6 +284,11 @@ impl<P: Platform> Lifecycle<P> {
             let scope = guarded(|| self.platform().reset_scope(device, change.kind))
                 .map_err(|error| TransitionError::failed(device, Step::Reset.name(), error))?;
             let Some(scope) = scope else { continue };
+            if scope == ResetScope::Function {
+                // It reaches nobody else, however large the set is.
+                work[place].reset = Some(scope);
+                continue;
+            }
             let reaches = |other: Sbdf| scope::reaches(self, device, scope, other);
             if work[..place].iter().any(|earlier| earlier.reset == Some(scope) && reaches(earlier.address)) {
                 continue;
