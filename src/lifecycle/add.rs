@@ -22,7 +22,7 @@ use crate::memory::Shared;
 use crate::owner::Owner;
 use crate::platform::{Binding, Facts, Platform, Request};
 use crate::refcount::{Busy, Holder};
-use crate::registry::{AddRefused, Afterwards, Arriving, Member, with_room};
+use crate::registry::{AddRefused, Afterwards, Arriving, Member};
 use crate::transition::Transition;
 
 /// What the one who reports a device knows of it.
@@ -162,12 +162,11 @@ impl<P: Platform> Lifecycle<P> {
         newcomer: &Newcomer<P::Data>,
         known: &Shared<Known<P::Lock>>,
     ) -> Result<(Binding<P::Data>, Vec<GroupClaim<P::Lock>>), TransitionError> {
-        let mut work = with_room(1)?;
-        work.push(Work::new(newcomer, known.clone(), Bound::default(), Owner::Unowned, Owner::Host));
+        let mut work = [Work::new(newcomer, known.clone(), Bound::default(), Owner::Unowned, Owner::Host)];
         let groups = self.keep_shared(&mut work)?;
         self.check_separable(&work, steps::ENTER, Owner::Host)?;
         self.check_groups(&work, &groups, steps::ENTER, Owner::Host)?;
-        let mut transaction = Transaction::new(self.platform(), steps::ENTER, work)?;
+        let mut transaction = Transaction::new(self.platform(), steps::ENTER, &mut work)?;
         match transaction.run() {
             Ok(()) => Ok((transaction.work.first_mut().and_then(|work| work.view.take()), groups)),
             Err(error) => {

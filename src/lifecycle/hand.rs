@@ -9,7 +9,7 @@ use super::group::Group;
 use super::known::Known;
 use super::registers::Quiesced;
 use crate::Sbdf;
-use crate::memory::Shared;
+use crate::memory::{Few, Shared};
 use crate::owner::Owner;
 use crate::platform::{Attachment, Claimed, Hardware, HookError, Platform, ResetKind, ResetScope};
 use crate::registry::{Claim, Closing, Departed, Hold};
@@ -185,6 +185,9 @@ impl<P: Platform> Claimed<P::Data> for Departed<Device<P>, P::Lock> {
         debug_assert!(ran.is_ok(), "a hook called from inside the device");
     }
 }
+
+/// The members of a transition.
+pub(super) type Works<'a, P> = Few<Work<'a, P>, 1>;
 
 /// One member of a transition.
 pub(super) struct Work<'a, P: Platform> {

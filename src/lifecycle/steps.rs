@@ -114,6 +114,16 @@ pub(super) const REPAIR: &[Step] = &[ConfirmBlocked, Unbind];
 pub(super) const PREPARE_MSIX: &[Step] = &[PrepareMsix];
 pub(super) const RELEASE_MSIX: &[Step] = &[ReleaseMsix];
 
+/// Whether these steps block requests.
+pub(super) fn block(steps: &[Step]) -> bool {
+    steps.iter().any(|step| matches!(step, Block))
+}
+
+/// Whether these steps reset.
+pub(super) fn reset(steps: &[Step]) -> bool {
+    steps.iter().any(|step| matches!(step, Reset))
+}
+
 impl Step {
     /// The step's name in errors.
     pub(super) const fn name(self) -> &'static str {

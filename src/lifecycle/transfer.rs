@@ -20,15 +20,15 @@ use super::device::{Bound, Condition, Device};
 use super::error::TransitionError;
 use super::event::Span;
 use super::group::{GroupClaim, Key};
-use super::hand::Work;
+use super::hand::{Work, Works};
 use super::scope;
-use super::steps::{ENTER, Step};
+use super::steps::{self, ENTER, Step};
 use super::transaction::{Transaction, ask, guarded};
 use crate::Sbdf;
 use crate::memory::NoMemory;
 use crate::owner::{DomainId, Owner};
 use crate::platform::{HookError, Platform, Request, ResetScope};
-use crate::registry::{Candidate, Member, Traveller, in_order, with_room};
+use crate::registry::{Candidate, Member, Traveller, in_order};
 use crate::transition::Transition;
 
 /// A device that could be claimed, as a transition's checks see it.
@@ -91,7 +91,7 @@ impl<P: Platform> Lifecycle<P> {
         change: &Change<'_, P>,
         span: &Span<'_, P>,
     ) -> Result<(), TransitionError> {
-        let mut work = with_room(travellers.len())?;
+        let mut work = Works::with_room(travellers.len())?;
         for Traveller { claim, to, .. } in travellers {
             let taken = claim.with(|device, _| (device.known.clone(), core::mem::take(&mut device.bound)));
             let (known, bound) = taken?;
@@ -100,23 +100,23 @@ impl<P: Platform> Lifecycle<P> {
         let (groups, bystanders) = match self.check(&mut work, change) {
             Ok(claimed) => claimed,
             Err(error) => {
-                for member in &work {
+                for member in work.iter() {
                     span.ended(member, Some(&error));
                 }
                 return Err(error);
             }
         };
-        let mut transaction = Transaction::new(self.platform(), change.steps, work)?;
+        let mut transaction = Transaction::new(self.platform(), change.steps, &mut work)?;
         let result = self.registry().relocate(travellers, change.to, &mut transaction);
         let result = result.map_err(|error| transaction.explain(error));
-        for member in &transaction.work {
+        for member in &*transaction.work {
             span.ended(member, result.as_ref().err());
         }
         for (member, traveller) in transaction.work.iter_mut().zip(travellers) {
             self.release(&traveller.claim, member, result.is_ok(), change.settle);
         }
         drop((bystanders, groups));
-        self.stop_endangered(&transaction.work);
+        self.stop_endangered(transaction.work);
         result
     }
 
@@ -223,7 +223,7 @@ impl<P: Platform> Lifecycle<P> {
         to: Owner,
     ) -> Result<(), TransitionError> {
         let enters = steps == ENTER;
-        if !enters && !steps.contains(&Step::Block) {
+        if !enters && !steps::block(steps) {
             // Nobody is kept from anything by these steps.
             return Ok(());
         }
@@ -280,7 +280,7 @@ impl<P: Platform> Lifecycle<P> {
         change: &Change<'_, P>,
     ) -> Result<Claims<'_, P>, TransitionError> {
         let mut bystanders = Claims::with_room(self, 0)?;
-        if !change.steps.contains(&Step::Reset) {
+        if !steps::reset(change.steps) {
             return Ok(bystanders);
         }
         for place in 0..work.len() {

@@ -1,11 +1,10 @@
 //! Whose a device is: the truth about ownership, in the device's slot, under the device's lock.
 
 use crate::address::{Bus, DevFn, Sbdf, Segment};
-use crate::memory::Shared;
+use crate::memory::{Few, Shared};
 use crate::owner::{DomainId, Owner};
 use crate::refcount::Holder;
 use crate::sync::{AtomicBool, Ordering, Site, ordering, weakened};
-use alloc::vec::Vec;
 
 /// A guest in one life of its number. Numbers are given again when a guest is gone; a handle of the old guest
 /// must not reach the new one's devices.
@@ -73,7 +72,7 @@ pub(super) struct Move {
     /// There are steps between the marks and the commit, and what they do to the device the guest that is losing it
     /// must not see: until the commit it reads ones.
     pub(super) veiled: bool,
-    pub(super) members: Vec<Step>,
+    pub(super) members: Few<Step, 1>,
 }
 
 /// One member's way.
