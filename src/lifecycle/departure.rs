@@ -60,6 +60,10 @@ impl<P: Platform> Departure<P> {
             guarded(|| view.undo(hand, Hardware::Gone))?;
             self.view = None;
         }
+        if let Some(stale) = &mut self.bound.stale {
+            guarded(|| stale.undo(hand, Hardware::Gone))?;
+            self.bound.stale = None;
+        }
         while self.bound.undone < self.bound.len() {
             let place = self.bound.undone;
             if let Some(attachment) = self.bound.nth_from_last(place) {

@@ -171,17 +171,23 @@ pub(super) struct Bound<D> {
     pub(super) registered: Vec<Box<dyn Attachment<D>>>,
     /// How many have been undone, counted from the last.
     pub(super) undone: usize,
+    /// What an owner was to see that did not get the device, and that could not be undone. To be undone first.
+    pub(super) stale: Option<Box<dyn Attachment<D>>>,
 }
 
 impl<D> Default for Bound<D> {
     fn default() -> Self {
-        Self { view: None, registered: Vec::new(), undone: 0 }
+        Self { view: None, registered: Vec::new(), undone: 0, stale: None }
     }
 }
 
 impl<D> Bound<D> {
     pub(super) fn len(&self) -> usize {
         usize::from(self.view.is_some()) + self.registered.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.len() == 0 && self.stale.is_none()
     }
 
     /// The attachment at this place, counted from the last registered: the order of undoing.
@@ -193,7 +199,7 @@ impl<D> Bound<D> {
     }
 
     pub(super) fn kinds(&self) -> impl Iterator<Item = AttachmentKind> + '_ {
-        self.view.iter().chain(&self.registered).map(|attachment| attachment.kind())
+        self.view.iter().chain(&self.registered).chain(&self.stale).map(|attachment| attachment.kind())
     }
 
     pub(super) fn has(&self, kind: AttachmentKind) -> bool {

@@ -197,6 +197,8 @@ pub(super) struct Work<'a, P: Platform> {
     pub(super) bound: Bound<P::Data>,
     /// How many of it an earlier transition had undone, when it broke the device.
     undone_before: usize,
+    /// Whether it had left a view that could not be undone.
+    had_stale: bool,
     /// Requester IDs whose entries devices outside the set need too.
     pub(super) keeps: Vec<Sbdf>,
     /// What the new owner sees.
@@ -238,6 +240,7 @@ impl<'a, P: Platform> Work<'a, P> {
             from,
             to,
             undone_before: bound.undone,
+            had_stale: bound.stale.is_some(),
             bound,
             keeps: Vec::new(),
             view: None,
@@ -268,20 +271,34 @@ impl<'a, P: Platform> Work<'a, P> {
 
     /// How many attachments are in effect when the transition begins.
     pub(super) fn attachments(&self) -> usize {
-        self.bound.len() - self.undone_before
+        usize::from(self.had_stale) + self.bound.len() - self.undone_before
+    }
+
+    /// The place of an attachment that is in effect, counted from the last; `None` for the stale one.
+    fn place(&self, item: usize) -> Option<usize> {
+        Some(self.undone_before + item.checked_sub(usize::from(self.had_stale))?)
     }
 
     /// Undoes an attachment, counted from the last that is in effect.
     pub(super) fn undo_attachment(&mut self, item: usize) -> Result<(), HookError> {
-        let place = self.undone_before + item;
-        let Some(attachment) = self.bound.nth_from_last(place) else { return Ok(()) };
-        attachment.undo(self.hand, Hardware::Present)?;
-        self.bound.undone = place + 1;
+        let place = self.place(item);
+        let attachment = match place {
+            Some(place) => self.bound.nth_from_last(place),
+            None => self.bound.stale.as_deref_mut(),
+        };
+        if let Some(attachment) = attachment {
+            attachment.undo(self.hand, Hardware::Present)?;
+        }
+        match place {
+            Some(place) => self.bound.undone = place + 1,
+            None => self.bound.stale = None,
+        }
         Ok(())
     }
 
     pub(super) fn redo_attachment(&mut self, item: usize) -> Result<(), HookError> {
-        let place = self.undone_before + item;
+        // What was stale was nobody's, and does not come back.
+        let Some(place) = self.place(item) else { return Ok(()) };
         if let Some(attachment) = self.bound.nth_from_last(place) {
             attachment.redo(self.hand)?;
             self.bound.undone = place;
@@ -290,10 +307,11 @@ impl<'a, P: Platform> Work<'a, P> {
     }
 
     pub(super) fn undo_bind(&mut self) -> Result<(), HookError> {
-        match self.view.take() {
-            Some(mut view) => view.undo(self.hand, Hardware::Present),
-            None => Ok(()),
+        if let Some(view) = &mut self.view {
+            view.undo(self.hand, Hardware::Present)?;
         }
+        self.view = None;
+        Ok(())
     }
 
     /// Whether the DMA of a broken device may still reach a guest that had it, or was to have it.
@@ -310,7 +328,7 @@ impl<'a, P: Platform> Work<'a, P> {
 
 impl<P: Platform> Drop for Work<'_, P> {
     fn drop(&mut self) {
-        if self.bound.len() > 0 {
+        if !self.bound.is_empty() {
             self.hand.give_back(core::mem::take(&mut self.bound));
         }
     }

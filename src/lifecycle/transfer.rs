@@ -178,6 +178,8 @@ impl<P: Platform> Lifecycle<P> {
                     rest = Some((old, None));
                 } else {
                     device.bound = old;
+                    // It could not be taken back.
+                    device.bound.stale = device.bound.stale.take().or(view);
                     device.condition.broken = device.condition.broken.or(broken);
                     device.condition.give_back.settle(false);
                 }
