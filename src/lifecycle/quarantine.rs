@@ -1,6 +1,7 @@
 //! Out of everyone's reach: quarantine, and hiding.
 
 use super::Lifecycle;
+use super::device::GiveBack;
 use super::error::TransitionError;
 use super::steps;
 use super::transfer::Change;
@@ -61,7 +62,7 @@ impl<P: Platform> Lifecycle<P> {
         // Gone since.
         let Ok(mut device) = self.lock(address) else { return };
         match device.owner() {
-            Owner::Quarantine => (device.condition.sticky, device.condition.to_give_back) = (true, false),
+            Owner::Quarantine => (device.condition.sticky, device.condition.give_back) = (true, GiveBack::No),
             // Assigned since: it comes back.
             Owner::Guest(_) => device.condition.sticky = true,
             _ => {}

@@ -8,6 +8,7 @@ mod bench;
 mod broken;
 mod can_assign;
 mod events;
+mod exhaustive;
 mod faults;
 mod gone;
 mod groups;
