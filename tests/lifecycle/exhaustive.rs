@@ -5,7 +5,7 @@
 //! the same, or devices are broken: each under its right DMA owner, which cannot be released until it is repaired.
 
 use pcidevs::lifecycle::{DeviceInfo, TransitionError, Unplug, Visibility};
-use pcidevs::platform::{Call, ConfigBytes, Fault, Hook, Platform, ResetKind, ResetSupport, Switch};
+use pcidevs::platform::{Call, ConfigBytes, Detail, Fault, Hook, Platform, ResetKind, ResetSupport, Switch};
 use pcidevs::{Errno, Owner, Sbdf};
 
 use crate::bench::{IRQFD, SLOT};
@@ -226,6 +226,7 @@ fn one_fails(case: &Case, number: usize, call: &Call, fault: Fault) {
     let what = format!("{}: call {number}, {call}: {fault}", case.name);
     let machine = (case.prepare)();
     let (before, already_broken) = (dump(&machine), broken_devices(&machine));
+    machine.platform().record(true);
     machine.platform().fail_call(u64::try_from(number).expect("few"), fault);
     let result = (case.run)(&machine);
     assert_eq!(machine.platform().pending_faults(), 0, "{what}: it was not called");
@@ -270,8 +271,10 @@ fn repair_all(machine: &Machine, broken: &[Sbdf], what: &str) {
     for device in broken {
         let guest = owner(machine, *device).guest();
         if let Some(guest) = guest {
-            let stopped = machine.platform().stopped();
-            assert!(stopped.iter().any(|stop| stop.guest == guest), "{what}: {guest} was not stopped");
+            // Asked for, that is: the call may be the one that fails.
+            let calls = machine.platform().journal();
+            let is_stop = |call: &Call| call.hook == Hook::StopGuest && call.detail == Detail::Guest(guest);
+            assert!(calls.iter().any(is_stop), "{what}: {guest} was not stopped");
             machine.release_domain(guest).expect_err(what);
             assert!(machine.domain(guest).is_some(), "{what}");
         }
@@ -312,6 +315,7 @@ fn two_fail(case: &Case, number: usize, call: &Call, later: u64, fault: Fault) -
     let (before, each) = (dump(&machine), of_each(&machine));
     let already_broken = broken_devices(&machine);
     let number = u64::try_from(number).expect("few");
+    machine.platform().record(true);
     machine.platform().fail_call(number, Fault::Error(OUTAGE));
     machine.platform().fail_call(number + later, fault);
     let error = (case.run)(&machine).expect_err(&what);
@@ -325,9 +329,12 @@ fn two_fail(case: &Case, number: usize, call: &Call, later: u64, fault: Fault) -
         _ => Vec::new(),
     };
     for device in &undone {
-        // What was on its way in is unknown again; nobody has it.
-        let known = machine.status(*device);
-        assert!(known.is_none_or(|device| device.broken.is_some()), "{what}: {device} is not broken");
+        let Some(status) = machine.status(*device) else {
+            // It was on its way in, and is unknown: there is no device to be broken, and nothing to hold what is left.
+            assert_eq!(of_each(&machine), each, "{what}");
+            return true;
+        };
+        assert!(status.broken.is_some(), "{what}: {device} is not broken");
     }
     if newly.is_empty() && undone.is_empty() {
         assert_eq!(dump(&machine), before, "{what}");
@@ -340,7 +347,7 @@ fn two_fail(case: &Case, number: usize, call: &Call, later: u64, fault: Fault) -
     }
     // Of whole devices this looks at everything; of all, at whom their DMA reaches.
     check(&machine);
-    repair_all(&machine, &newly, &what);
+    repair_all(&machine, &broken_devices(&machine), &what);
     true
 }
 
@@ -351,6 +358,7 @@ fn release_of_a_domain_with_each_call_failing_loses_nobody() {
         for fault in [Fault::Error(OUTAGE), Fault::Panic] {
             let what = format!("call {number}, {call}: {fault}");
             let machine = with_guest();
+            machine.platform().record(true);
             machine.platform().fail_call(u64::try_from(number).expect("few"), fault);
             machine.release_domain(GUEST).expect_err(&what);
             assert!(machine.domain(GUEST).is_some(), "{what}");
