@@ -169,31 +169,35 @@ pub(super) struct Bound<D> {
     /// What [`Platform::bind`] returned.
     pub(super) view: Option<Box<dyn Attachment<D>>>,
     pub(super) registered: Vec<Box<dyn Attachment<D>>>,
+    /// What a new owner that did not get the device was to see, if it could not be undone: with a broken device only.
+    pub(super) leftover: Option<Box<dyn Attachment<D>>>,
     /// How many have been undone, counted from the last.
     pub(super) undone: usize,
 }
 
 impl<D> Default for Bound<D> {
     fn default() -> Self {
-        Self { view: None, registered: Vec::new(), undone: 0 }
+        Self { view: None, registered: Vec::new(), leftover: None, undone: 0 }
     }
 }
 
 impl<D> Bound<D> {
     pub(super) fn len(&self) -> usize {
-        usize::from(self.view.is_some()) + self.registered.len()
+        self.registered.len() + usize::from(self.view.is_some()) + usize::from(self.leftover.is_some())
     }
 
     /// The attachment at this place, counted from the last registered: the order of undoing.
     pub(super) fn nth_from_last(&mut self, place: usize) -> Option<&mut (dyn Attachment<D> + 'static)> {
-        match self.registered.len().checked_sub(place + 1) {
-            Some(place) => self.registered.get_mut(place).map(|attachment| &mut **attachment),
-            None => self.view.as_deref_mut(),
+        match place.checked_sub(self.registered.len()) {
+            None => self.registered.iter_mut().nth_back(place).map(|attachment| &mut **attachment),
+            Some(0) if self.view.is_some() => self.view.as_deref_mut(),
+            Some(_) => self.leftover.as_deref_mut(),
         }
     }
 
     pub(super) fn kinds(&self) -> impl Iterator<Item = AttachmentKind> + '_ {
-        self.view.iter().chain(&self.registered).map(|attachment| attachment.kind())
+        let all = self.leftover.iter().chain(&self.view).chain(&self.registered);
+        all.map(|attachment| attachment.kind())
     }
 
     pub(super) fn has(&self, kind: AttachmentKind) -> bool {

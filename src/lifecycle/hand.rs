@@ -276,6 +276,10 @@ impl<'a, P: Platform> Work<'a, P> {
 
     pub(super) fn redo_attachment(&mut self, item: usize) -> Result<(), HookError> {
         let place = self.undone_before + item;
+        if self.bound.undone != place + 1 {
+            // One that was registered before it could not be redone: it may rest on that one, and stays undone.
+            return Ok(());
+        }
         if let Some(attachment) = self.bound.nth_from_last(place) {
             attachment.redo(self.hand)?;
             self.bound.undone = place;
@@ -284,10 +288,12 @@ impl<'a, P: Platform> Work<'a, P> {
     }
 
     pub(super) fn undo_bind(&mut self) -> Result<(), HookError> {
-        match self.view.take() {
-            Some(mut view) => view.undo(self.hand, Hardware::Present),
-            None => Ok(()),
+        if let Some(view) = &mut self.view {
+            // If it cannot be undone it stays with the device, which is broken, for its repair.
+            view.undo(self.hand, Hardware::Present)?;
+            self.view = None;
         }
+        Ok(())
     }
 
     /// Whether the DMA of a broken device may still reach a guest that had it, or was to have it.

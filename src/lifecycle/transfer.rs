@@ -16,7 +16,7 @@ use alloc::vec::Vec;
 
 use super::Lifecycle;
 use super::claims::{Claims, DeviceClaim, DeviceTraveller};
-use super::device::{Condition, Device};
+use super::device::{Bound, Condition, Device};
 use super::error::TransitionError;
 use super::event::Span;
 use super::group::{GroupClaim, Key};
@@ -176,7 +176,7 @@ impl<P: Platform> Lifecycle<P> {
                     settle(&mut device.condition, to);
                     rest = Some((old, None));
                 } else {
-                    device.bound = old;
+                    device.bound = Bound { leftover: view.or(old.leftover), ..old };
                     device.condition.broken = device.condition.broken.or(broken);
                     device.condition.give_back.settle(false);
                 }
