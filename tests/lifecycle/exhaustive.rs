@@ -5,22 +5,35 @@
 //! the same, or devices are broken: each under its right DMA owner, which cannot be released until it is repaired.
 
 use pcidevs::lifecycle::{DeviceInfo, TransitionError, Unplug, Visibility};
-use pcidevs::platform::{Call, ConfigBytes, Detail, Fault, Hook, Platform, ResetKind, ResetSupport, Switch};
+use pcidevs::platform::{
+    Call, ConfigBytes, Detail, Entry, Fault, Hook, Platform, ResetKind, ResetSupport, Switch,
+};
 use pcidevs::{Errno, Owner, Sbdf};
 
 use crate::bench::{IRQFD, SLOT};
+use crate::memory::unlimited;
 use crate::scaffold::{
     GUEST, Machine, OTHER, OUTAGE, TO_GUEST, TO_OTHER, at, block_by_hand, check, dump, empty, nic,
     pci_bridge, plug, plug_vf, port, set, work,
 };
 
 /// An operation, and a machine for it.
-struct Case {
-    name: &'static str,
+pub(crate) struct Case {
+    pub(crate) name: &'static str,
     prepare: fn() -> Machine,
     run: fn(&Machine) -> Result<(), TransitionError>,
     /// Where a failing step means that the device is broken: it was on its way out.
     leaves: bool,
+}
+
+impl Case {
+    pub(crate) fn prepared(&self) -> Machine {
+        (self.prepare)()
+    }
+
+    pub(crate) fn run(&self, machine: &Machine) -> Result<(), TransitionError> {
+        (self.run)(machine)
+    }
 }
 
 /// Two endpoints with all a transition can meet: phantom functions, a quirk, a bridge's alias, ATS, MSI-X,
@@ -36,7 +49,23 @@ fn rich() -> Machine {
     plug_vf(&machine, "01:00.1", "01:00.0");
     plug(&machine, "05:01.0", nic());
     furnish(&machine);
+    name(&machine, "05:02.0", &["05:02.0", "05:02.2", "05:02.4", "05:02.6", "05:00.0"]);
+    name(&machine, "01:00.2", &["01:00.2"]);
     machine
+}
+
+/// Has the simulated machine make room for these requester IDs of a device: its hooks need no memory afterwards.
+fn name(machine: &Machine, device: &str, requesters: &[&str]) {
+    for requester in requesters {
+        let entry = machine.platform().entry(at(requester));
+        machine.platform().iommu_block(at(device), at(requester)).expect("memory");
+        match entry {
+            Entry::Attached(owner) => machine.platform().iommu_attach(at(device), at(requester), owner),
+            _ => machine.platform().iommu_detach(at(device), at(requester)),
+        }
+        .expect("memory");
+    }
+    machine.platform().iommu_flush(at(device)).expect("flushed");
 }
 
 /// Both at work, with attachments.
@@ -51,7 +80,7 @@ fn furnish(machine: &Machine) {
     }
 }
 
-fn with_guest() -> Machine {
+pub(crate) fn with_guest() -> Machine {
     let machine = rich();
     machine.assign(&set(&BOTH), GUEST).expect("assigned");
     furnish(&machine);
@@ -70,6 +99,8 @@ fn scanned() -> Machine {
         machine.platform().plug(at(address), nic().phantom_bits(2));
     }
     machine.scan(at("00:03.0").segment(), |_| 1).expect("scanned");
+    name(&machine, "00:03.0", &["00:03.0", "00:03.2", "00:03.4", "00:03.6"]);
+    name(&machine, "00:04.0", &["00:04.0", "00:04.2", "00:04.4", "00:04.6"]);
     machine
 }
 
@@ -96,12 +127,12 @@ fn slot_reset() -> Machine {
 }
 
 fn add_sibling(machine: &Machine) -> Result<(), TransitionError> {
-    machine.platform().plug(at("05:02.0"), nic().phantom_bits(2));
+    unlimited(|| machine.platform().plug(at("05:02.0"), nic().phantom_bits(2)));
     machine.add(at("05:02.0"), DeviceInfo::default(), 1).map(drop).map_err(|error| error.reason)
 }
 
 fn add_vf(machine: &Machine) -> Result<(), TransitionError> {
-    machine.platform().plug(at("01:00.2"), ConfigBytes::virtual_function());
+    unlimited(|| machine.platform().plug(at("01:00.2"), ConfigBytes::virtual_function()));
     let info = DeviceInfo { physical_function: Some(at("01:00.0")), ..DeviceInfo::default() };
     machine.add(at("01:00.2"), info, 1).map(drop).map_err(|error| error.reason)
 }
@@ -126,7 +157,7 @@ const fn leaves(
     Case { name, prepare, run, leaves: true }
 }
 
-fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     vec![
         stays("add", rich, add_sibling),
         stays("add of a VF", rich, add_vf),
@@ -390,7 +421,7 @@ fn report_gone_with_each_call_failing_is_done_in_the_end() {
             assert!(machine.status(at("01:00.0")).is_none() && machine.status(at("01:00.1")).is_none());
             check(&machine);
             assert_eq!(machine.run_deferred(), 0, "{what}");
-            assert_eq!(machine.platform().entry(at("01:00.4")), pcidevs::platform::Entry::Absent, "{what}");
+            assert_eq!(machine.platform().entry(at("01:00.4")), Entry::Absent, "{what}");
             plug(&machine, "00:01.0", port(1, 1));
             plug(&machine, "01:00.0", nic());
             check(&machine);

@@ -14,6 +14,7 @@ mod gone;
 mod groups;
 mod hide;
 mod interrupts;
+mod memory;
 mod quarantine;
 mod release;
 mod remove;
