@@ -1,6 +1,7 @@
 //! A device becomes known: built up while nobody can see it, and published whole, or unknown again.
 
 use alloc::boxed::Box;
+use alloc::vec::Vec;
 use core::cell::RefCell;
 use core::fmt;
 
@@ -10,7 +11,7 @@ use super::departure::{self, Departure};
 use super::device::{Bound, Condition, Device, Link, Links};
 use super::error::TransitionError;
 use super::event::Span;
-use super::group::{Group, Key};
+use super::group::{Group, GroupClaim, Key};
 use super::hand::{Newcomer, Work};
 use super::known::{Known, Read};
 use super::steps;
@@ -19,9 +20,9 @@ use super::transfer::Change;
 use crate::Sbdf;
 use crate::memory::Shared;
 use crate::owner::Owner;
-use crate::platform::{Facts, Platform, Request};
+use crate::platform::{Binding, Facts, Platform, Request};
 use crate::refcount::{Busy, Holder};
-use crate::registry::{AddRefused, Afterwards, Arriving, Member, with_room};
+use crate::registry::{AddRefused, Afterwards, Arriving, Member};
 use crate::transition::Transition;
 
 /// What the one who reports a device knows of it.
@@ -121,8 +122,9 @@ impl<P: Platform> Lifecycle<P> {
             Err(reason) => return Err(AddDeviceError { data, reason }),
         };
         let newcomer = Newcomer { address, data: RefCell::new(data) };
-        let view = match self.enter(&newcomer, &prepared.known) {
-            Ok(view) => view,
+        // The groups stay claimed until the device is seen in them.
+        let (view, _groups) = match self.enter(&newcomer, &prepared.known) {
+            Ok(entered) => entered,
             Err(reason) => return Err(AddDeviceError { data: newcomer.data.into_inner(), reason }),
         };
         let mut device = prepared.with_data(newcomer.data.into_inner());
@@ -159,12 +161,14 @@ impl<P: Platform> Lifecycle<P> {
         &self,
         newcomer: &Newcomer<P::Data>,
         known: &Shared<Known<P::Lock>>,
-    ) -> Result<Option<Box<dyn crate::platform::Attachment<P::Data>>>, TransitionError> {
-        let mut work = with_room(1)?;
-        work.push(Work::new(newcomer, known.clone(), Bound::default(), Owner::Unowned, Owner::Host));
-        let mut transaction = Transaction::new(self.platform(), steps::ENTER, work)?;
+    ) -> Result<(Binding<P::Data>, Vec<GroupClaim<P::Lock>>), TransitionError> {
+        let mut work = [Work::new(newcomer, known.clone(), Bound::default(), Owner::Unowned, Owner::Host)];
+        let groups = self.keep_shared(&mut work)?;
+        self.check_separable(&work, steps::ENTER, Owner::Host)?;
+        self.check_groups(&work, &groups, steps::ENTER, Owner::Host)?;
+        let mut transaction = Transaction::new(self.platform(), steps::ENTER, &mut work)?;
         match transaction.run() {
-            Ok(()) => Ok(transaction.work.first_mut().and_then(|work| work.view.take())),
+            Ok(()) => Ok((transaction.work.first_mut().and_then(|work| work.view.take()), groups)),
             Err(error) => {
                 transaction.roll_back();
                 Err(transaction.explain(error))
@@ -184,7 +188,7 @@ impl<P: Platform> Lifecycle<P> {
             .map_err(|error| TransitionError::failed(address, "ask for facts", error))?;
         let read = ask(address, || Read::new(self.platform(), address, &facts))??;
         let (links, inherited) = self.link(address, info)?;
-        let mut entered = Entered { lifecycle: self, address, group: None };
+        let mut entered = Entered { lifecycle: self, address, group: None, known: None };
         let known = {
             let mut topology = self.topology();
             topology.add(address, read.behind)?;
@@ -198,6 +202,7 @@ impl<P: Platform> Lifecycle<P> {
             Shared::try_new(read.complete(address, &facts, &self.topology(), group)?)?
         };
         self.make_entries(&known)?;
+        entered.known = Some(known.clone());
         if let Some(kept) = known.requesters.iter().find(|id| departure::is_kept(self, **id)) {
             return Err(TransitionError::Busy(*kept, Busy::because(Holder::DmaTeardown)));
         }
@@ -257,7 +262,8 @@ impl<P: Platform> Lifecycle<P> {
         self.adopt(&[Member::new(address)])?;
         let mut device = self.lock(address).map_err(|error| TransitionError::of_access(address, error))?;
         device.condition.node = facts.node;
-        if info.physical_function.is_none() {
+        // Inherited once, however it is reported again.
+        if info.physical_function.is_none() && device.links.pf.is_none() {
             device.condition.extended_function = info.is_extended_function;
         }
         Ok(())
@@ -307,19 +313,23 @@ pub(super) struct Entered<'a, P: Platform> {
     lifecycle: &'a Lifecycle<P>,
     address: Sbdf,
     group: Option<Shared<Group<P::Lock>>>,
+    known: Option<Shared<Known<P::Lock>>>,
 }
 
 impl<P: Platform> Entered<'_, P> {
     /// The device is known: from now on its removal takes it out.
     fn keep(self) -> Sbdf {
         let mut this = core::mem::ManuallyDrop::new(self);
-        this.group = None;
+        (this.group, this.known) = (None, None);
         this.address
     }
 }
 
 impl<P: Platform> Drop for Entered<'_, P> {
     fn drop(&mut self) {
+        if let Some(known) = &self.known {
+            self.lifecycle.leave_entries(known);
+        }
         self.lifecycle.topology().remove(self.address);
         if let Some(group) = &self.group {
             group.leave(self.address);

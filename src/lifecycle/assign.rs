@@ -120,7 +120,7 @@ impl<P: Platform> Lifecycle<P> {
         }
         if owner == Owner::Host
             && let Some(msix) = data.known.msix
-            && registers::is_msix_masked(self.platform(), at, msix)
+            && ask(at, || registers::is_msix_masked(self.platform(), at, msix))?
         {
             return Err(TransitionError::MsixMasked(at));
         }
@@ -171,7 +171,7 @@ impl<P: Platform> Lifecycle<P> {
             if device.owner().guest().is_some() {
                 return;
             }
-            if device.condition.to_give_back {
+            if device.is_deferred() {
                 set.push(Member::new(at));
             }
         }
@@ -195,7 +195,7 @@ impl<P: Platform> Lifecycle<P> {
 
     /// Tries to give back every group that waits; how many devices still do.
     pub(super) fn give_back_all(&self) -> usize {
-        let waiting = |at: Sbdf| self.lock(at).is_ok_and(|device| device.condition.to_give_back);
+        let waiting = |at: Sbdf| self.lock(at).is_ok_and(|device| device.is_deferred());
         let quarantine = self.devices_of(Owner::Quarantine);
         let Ok(Some(devices)) = quarantine else { return 0 };
         let mut left = 0;

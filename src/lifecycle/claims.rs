@@ -10,10 +10,10 @@ use super::Lifecycle;
 use super::device::{Condition, Device};
 use super::error::TransitionError;
 use crate::Sbdf;
-use crate::memory::NoMemory;
+use crate::memory::{Few, NoMemory};
 use crate::owner::Owner;
 use crate::platform::Platform;
-use crate::registry::{Claim, Traveller, with_room};
+use crate::registry::{Claim, Traveller};
 
 pub(super) type DeviceClaim<P> = Claim<Device<P>, <P as Platform>::Lock>;
 pub(super) type DeviceTraveller<P> = Traveller<Device<P>, <P as Platform>::Lock>;
@@ -30,7 +30,7 @@ pub(super) enum Way {
 /// Claimed devices, each with where it goes.
 pub(super) struct Claims<'a, P: Platform> {
     lifecycle: &'a Lifecycle<P>,
-    members: Vec<DeviceTraveller<P>>,
+    members: Few<DeviceTraveller<P>, 1>,
     /// Those that do not go anywhere.
     staying: Vec<DeviceClaim<P>>,
 }
@@ -38,12 +38,12 @@ pub(super) struct Claims<'a, P: Platform> {
 impl<'a, P: Platform> Claims<'a, P> {
     /// None yet, with room for so many.
     pub(super) fn with_room(lifecycle: &'a Lifecycle<P>, room: usize) -> Result<Self, NoMemory> {
-        Ok(Self { lifecycle, members: with_room(room)?, staying: Vec::new() })
+        Ok(Self { lifecycle, members: Few::with_room(room)?, staying: Vec::new() })
     }
 
     /// Makes room for one more.
     pub(super) fn reserve(&mut self) -> Result<(), NoMemory> {
-        Ok(self.members.try_reserve(1)?)
+        self.members.reserve()
     }
 
     /// Takes a claim in. There is room.
@@ -90,7 +90,7 @@ impl<P: Platform> Deref for Claims<'_, P> {
 
 impl<P: Platform> Drop for Claims<'_, P> {
     fn drop(&mut self) {
-        for member in &self.members {
+        for member in self.members.iter() {
             self.lifecycle.let_go(&member.claim, |condition| condition.will_wait = false);
         }
         for claim in &self.staying {

@@ -295,7 +295,7 @@ impl<P: Platform> Locked<'_, Device<P>, P::Lock> {
         Err(AttachError { attachment, reason })
     }
 
-    /// Takes out the attachment registered last that `which` names, not undone: what it set up is the caller's
+    /// Takes out the attachment registered last that `which` names and that is in effect, not undone: what it set up is the caller's
     /// again. `None` while a transition has the device.
     pub fn detach(
         &mut self,

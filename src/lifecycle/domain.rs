@@ -52,7 +52,8 @@ impl<P: Platform> Lifecycle<P> {
                 Ok(()) => return Ok(()),
                 Err(refused) => refused,
             };
-            let (TransitionError::Inseparable { other, .. } | TransitionError::OthersInReset { other, .. }) = refused
+            let (TransitionError::Inseparable { other, .. } | TransitionError::OthersInReset { other, .. }) =
+                refused
             else {
                 return Err(refused);
             };

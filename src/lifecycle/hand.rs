@@ -1,13 +1,15 @@
 //! A device in the hands of a transition: how its data is reached, and what the transition has done with it.
 
 use alloc::boxed::Box;
+use alloc::vec::Vec;
 use core::cell::RefCell;
 
 use super::device::{Bound, Device, Effect, Link, Links};
+use super::group::Group;
 use super::known::Known;
 use super::registers::Quiesced;
 use crate::Sbdf;
-use crate::memory::Shared;
+use crate::memory::{Few, Shared};
 use crate::owner::Owner;
 use crate::platform::{Attachment, Claimed, Hardware, HookError, Platform, ResetKind, ResetScope};
 use crate::registry::{Claim, Closing, Departed, Hold};
@@ -113,6 +115,7 @@ impl<'a, P: Platform> Leaver<'a, P> {
             let bound = core::mem::take(&mut device.bound);
             let mut work = Work::new(self, device.known.clone(), bound, owner, Owner::Unowned);
             work.msix_table = device.condition.msix_table;
+            work.was_broken = device.condition.broken.is_some();
             work
         })
     }
@@ -183,6 +186,9 @@ impl<P: Platform> Claimed<P::Data> for Departed<Device<P>, P::Lock> {
     }
 }
 
+/// The members of a transition.
+pub(super) type Works<'a, P> = Few<Work<'a, P>, 1>;
+
 /// One member of a transition.
 pub(super) struct Work<'a, P: Platform> {
     pub(super) hand: &'a dyn InHand<P::Data>,
@@ -192,18 +198,26 @@ pub(super) struct Work<'a, P: Platform> {
     pub(super) to: Owner,
     /// What the old binding set up.
     pub(super) bound: Bound<P::Data>,
+    /// Requester IDs whose entries devices outside the set need too.
+    pub(super) keeps: Vec<Sbdf>,
     /// What the new owner sees.
     pub(super) view: Option<Box<dyn Attachment<P::Data>>>,
-    pub(super) quiesced: Option<Quiesced>,
-    /// Its address translation services were on, when they were switched off.
-    pub(super) ats_was_on: bool,
+    pub(super) quiesced: Quiesced,
+    /// Address translation services were on.
+    pub(super) had_ats: bool,
     /// The reset it is the first member of, if the transition resets.
     pub(super) reset: Option<ResetScope>,
     pub(super) reset_kind: Option<ResetKind>,
     /// The host has its MSI-X table.
     pub(super) msix_table: bool,
+    /// It was broken before: who knows what entries it has.
+    pub(super) was_broken: bool,
+    /// Whether the host has the table since a step of this transition.
+    pub(super) msix_mapped: Option<bool>,
     /// Under how many requester IDs it may reach the new owner.
     pub(super) attached: usize,
+    /// It may have reached the new owner at some time of this transition.
+    pub(super) reached: bool,
     /// What was undone in the IOMMU may not be in effect.
     pub(super) unflushed: bool,
     /// A step of this device could not be undone.
@@ -226,23 +240,31 @@ impl<'a, P: Platform> Work<'a, P> {
             from,
             to,
             bound,
+            keeps: Vec::new(),
             view: None,
-            quiesced: None,
-            ats_was_on: false,
+            quiesced: Quiesced::default(),
+            had_ats: false,
             reset: None,
             reset_kind: None,
             msix_table: false,
+            was_broken: false,
+            msix_mapped: None,
             attached: 0,
+            reached: false,
             unflushed: false,
             broken: None,
         }
     }
 
     /// Runs `step`, which reads and writes configuration space, under the device's lock.
-    pub(super) fn with_config<R>(&self, step: impl Fn(&Known<P::Lock>) -> R) -> Option<R> {
-        let mut result = None;
-        self.hand.with(&mut |_| result = Some(step(&self.known)));
-        result
+    pub(super) fn with_config(&mut self, mut step: impl FnMut(&Known<P::Lock>, &mut Quiesced)) {
+        let (known, quiesced) = (&*self.known, &mut self.quiesced);
+        self.hand.with(&mut |_| step(known, quiesced));
+    }
+
+    /// Whether it is a member of this group.
+    pub(super) fn is_of(&self, group: &Group<P::Lock>) -> bool {
+        self.known.group.as_ref().is_some_and(|own| own.key == group.key)
     }
 
     /// Undoes an attachment, counted from the last.
@@ -277,7 +299,7 @@ impl<'a, P: Platform> Work<'a, P> {
 
     /// Whether the DMA of a broken device may still reach a guest that had it, or was to have it.
     pub(super) fn is_stranded(&self) -> bool {
-        let reached = self.to.guest().is_some() && (self.attached > 0 || self.unflushed);
+        let reached = self.to.guest().is_some() && (self.attached > 0 || self.reached && self.unflushed);
         self.broken.is_some() && (self.from.guest().is_some() || reached)
     }
 

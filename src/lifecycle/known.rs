@@ -30,6 +30,7 @@ pub(super) struct Known<L: crate::sync::RawLock> {
     pub(super) stride: Option<Stride>,
     pub(super) msi: Option<u16>,
     pub(super) msix: Option<u16>,
+    /// Where its ATS capability is.
     pub(super) ats: Option<u16>,
     /// Whether it may go to a guest at all.
     pub(super) is_endpoint: bool,
@@ -49,11 +50,6 @@ impl<L: crate::sync::RawLock> Known<L> {
         let (_, range) = self.behind?;
         let on = |bus, devfn| Sbdf::new(at.segment(), bus, DevFn::from_bits(devfn));
         (range.secondary.number() > 0).then(|| (on(range.secondary, 0), on(range.subordinate, 0xff)))
-    }
-
-    /// Whether one of its requester IDs is one of `other`'s as well.
-    pub(super) fn shares_requester(&self, other: &Self) -> bool {
-        self.requesters.iter().any(|requester| other.requesters.contains(requester))
     }
 }
 

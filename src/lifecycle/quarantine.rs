@@ -21,8 +21,8 @@ pub enum Visibility {
 }
 
 impl<P: Platform> Lifecycle<P> {
-    /// Puts devices of the host, or of a guest, into quarantine: nobody's, with their DMA blocked. A guest that gets one later
-    /// gives it back to here, until it is [deassigned](Self::deassign) from `Quarantine`.
+    /// Puts devices of the host into quarantine: nobody's, with their DMA blocked. A guest that gets one later gives it
+    /// back to here, until it is [deassigned](Self::deassign) from `Quarantine`.
     pub fn quarantine(&self, set: &[Member]) -> Result<(), TransitionError> {
         self.transfer(
             set,
@@ -77,7 +77,10 @@ impl<P: Platform> Lifecycle<P> {
                     },
                 },
                 redirect: &|_, to| Ok(Way::To(to)),
-                settle: &|condition, _| condition.read_only = visibility == Visibility::ReadOnly,
+                settle: &|condition, _| {
+                    condition.read_only = visibility == Visibility::ReadOnly;
+                    condition.sticky = false;
+                },
             },
         )
     }

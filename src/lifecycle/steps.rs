@@ -5,7 +5,6 @@
 //! undoes exactly what was done. To write a new transition, write its list.
 
 use super::hand::Work;
-use super::known::Known;
 use super::registers;
 use crate::owner::Owner;
 use crate::platform::{HookError, Platform, Switch};
@@ -16,13 +15,13 @@ use crate::sync::{Site, weakened};
 pub(super) enum Step {
     /// The old owner's attachments end, the last first; its vPCI last of all.
     Unbind,
-    /// MSI is masked and bus mastering switched off.
+    /// MSI and bus mastering are switched off.
     Quiesce,
     /// The last of its requests are answered.
     AwaitIdle,
     /// Address translation services are off.
     AtsOff,
-    /// Address translation services are on again, after a reset, if they were.
+    /// Address translation services are on again, if they were, after a reset.
     AtsOn,
     /// Its requests reach nobody, under any requester ID.
     Block,
@@ -115,12 +114,22 @@ pub(super) const REPAIR: &[Step] = &[ConfirmBlocked, Unbind];
 pub(super) const PREPARE_MSIX: &[Step] = &[PrepareMsix];
 pub(super) const RELEASE_MSIX: &[Step] = &[ReleaseMsix];
 
+/// Whether these steps block requests.
+pub(super) fn block(steps: &[Step]) -> bool {
+    steps.iter().any(|step| matches!(step, Block))
+}
+
+/// Whether these steps reset.
+pub(super) fn reset(steps: &[Step]) -> bool {
+    steps.iter().any(|step| matches!(step, Reset))
+}
+
 impl Step {
     /// The step's name in errors.
     pub(super) const fn name(self) -> &'static str {
         match self {
             Unbind => "undo attachment",
-            Quiesce => "mask MSI and switch bus mastering off",
+            Quiesce => "switch MSI and bus mastering off",
             AwaitIdle => "await pending transactions",
             AtsOff => "switch ATS off",
             AtsOn => "switch ATS on",
@@ -141,6 +150,8 @@ impl Step {
         match self {
             Unbind => work.bound.len(),
             AtsOff | AtsOn => usize::from(work.known.ats.is_some()),
+            // What never had an owner has no entries.
+            Detach if work.from == Owner::Unowned && !work.was_broken => 0,
             Block | Detach => work.known.requesters.len(),
             ReleaseMsix => usize::from(work.msix_table),
             // Without an owner to attach to there is nothing to do: blocked it is already.
@@ -162,25 +173,28 @@ impl Step {
         match (self, requester) {
             (Unbind, _) => work.undo_attachment(item),
             (Quiesce, _) => {
-                let before =
-                    work.with_config(|known| registers::quiesce(platform, at, known.msi, known.msix));
-                work.quiesced = before;
+                work.with_config(|known, quiesced| {
+                    registers::quiesce(platform, at, known, quiesced);
+                });
                 Ok(())
             }
             (AwaitIdle, _) => platform.await_idle(at),
             (AtsOff, _) => {
-                let was_on = |known: &Known<P::Lock>| {
-                    known.ats.is_some_and(|ats| registers::is_ats_on(platform, at, ats))
-                };
-                work.ats_was_on = work.with_config(was_on).unwrap_or(false);
+                let mut on = false;
+                work.with_config(|known, _| {
+                    on = known.ats.is_some_and(|ats| registers::is_ats_on(platform, at, ats));
+                });
+                work.had_ats = on;
                 platform.set_ats(at, Switch::Off)
             }
-            (AtsOn, _) if work.ats_was_on => platform.set_ats(at, Switch::On),
+            (AtsOn, _) => restore_ats(platform, work),
             (Block, Some(requester)) => platform.iommu_block(at, requester),
+            (Detach, Some(requester)) if work.keeps.contains(&requester) => Ok(()),
             (Detach, Some(requester)) => platform.iommu_detach(at, requester),
             (Attach, Some(requester)) => {
                 // Before the hook: if that panics it is not known what it did.
                 work.attached += 1;
+                work.reached = true;
                 let attached = platform.iommu_attach(at, requester, work.to);
                 if attached.is_err() {
                     work.attached -= 1;
@@ -203,9 +217,9 @@ impl Step {
                     Err(HookError::NOT_BLOCKED)
                 }
             }
-            (PrepareMsix, _) => platform.msix_prepare(at),
-            (ReleaseMsix, _) => platform.msix_release(at),
-            (Flush(Back) | AtsOn, _) | (Block | Detach | Attach, None) => Ok(()),
+            (PrepareMsix, _) => map_msix(platform, work, true),
+            (ReleaseMsix, _) => map_msix(platform, work, false),
+            (Flush(Back), _) | (Block | Detach | Attach, None) => Ok(()),
         }
     }
 
@@ -220,13 +234,12 @@ impl Step {
         match (self, requester) {
             (Unbind, _) => work.redo_attachment(item),
             (Quiesce, _) => {
-                let before = work.quiesced.take();
-                if let Some(before) = before {
-                    work.with_config(|_| registers::resume(platform, at, before));
-                }
+                let before = core::mem::take(&mut work.quiesced);
+                work.with_config(|_, _| registers::resume(platform, at, before));
                 Ok(())
             }
-            (AtsOff, _) if work.ats_was_on => platform.set_ats(at, Switch::On),
+            (AtsOff, _) => restore_ats(platform, work),
+            (Detach, Some(requester)) if work.keeps.contains(&requester) => Ok(()),
             (Block | Detach, Some(requester)) => match work.from {
                 owner if has_tables(owner) => platform.iommu_attach(at, requester, owner),
                 Owner::Unowned => platform.iommu_detach(at, requester),
@@ -234,6 +247,7 @@ impl Step {
             },
             (Attach, Some(requester)) => {
                 let undone = match work.from {
+                    Owner::Unowned if work.keeps.contains(&requester) => Ok(()),
                     Owner::Unowned => platform.iommu_detach(at, requester),
                     _ => platform.iommu_block(at, requester),
                 };
@@ -244,14 +258,15 @@ impl Step {
             }
             (Flush(Back | Both), _) => {
                 let flushed = platform.iommu_flush(at);
-                work.unflushed |= flushed.is_err();
+                // A later one covers all that was undone before.
+                work.unflushed = flushed.is_err();
                 flushed
             }
             (Bind, _) => work.undo_bind(),
-            (PrepareMsix, _) => platform.msix_release(at),
-            (ReleaseMsix, _) => platform.msix_prepare(at),
+            (PrepareMsix, _) => map_msix(platform, work, false),
+            (ReleaseMsix, _) => map_msix(platform, work, true),
             // What cannot be undone, and what has nothing to undo: a reset stays, waiting and asking did nothing.
-            (Reset | AtsOn | AtsOff | AwaitIdle | ConfirmBlocked | Flush(Forward), _)
+            (Reset | AtsOn | AwaitIdle | ConfirmBlocked | Flush(Forward), _)
             | (Block | Detach | Attach, None) => Ok(()),
         }
     }
@@ -264,8 +279,21 @@ impl Step {
 
     /// Whether an item that panicked is undone as if it had been done: then it is not known what it did.
     pub(super) const fn is_undone_after_panic(self) -> bool {
-        matches!(self, Attach | Block | Detach)
+        matches!(self, Attach | Block | Detach | Quiesce)
     }
+}
+
+/// Switches address translation services on if they were.
+fn restore_ats<P: Platform>(platform: &P, work: &Work<'_, P>) -> Result<(), HookError> {
+    if work.had_ats { platform.set_ats(work.address, Switch::On) } else { Ok(()) }
+}
+
+/// Gives the host the MSI-X table, or takes it back.
+fn map_msix<P: Platform>(platform: &P, work: &mut Work<'_, P>, mapped: bool) -> Result<(), HookError> {
+    let at = work.address;
+    if mapped { platform.msix_prepare(at) } else { platform.msix_release(at) }?;
+    work.msix_mapped = Some(mapped);
+    Ok(())
 }
 
 /// Whether an owner has IOMMU tables of its own.

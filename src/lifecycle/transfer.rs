@@ -20,15 +20,15 @@ use super::device::{Bound, Condition, Device};
 use super::error::TransitionError;
 use super::event::Span;
 use super::group::{GroupClaim, Key};
-use super::hand::Work;
+use super::hand::{Work, Works};
 use super::scope;
-use super::steps::Step;
+use super::steps::{self, ENTER, Step};
 use super::transaction::{Transaction, ask, guarded};
 use crate::Sbdf;
 use crate::memory::NoMemory;
 use crate::owner::{DomainId, Owner};
-use crate::platform::{HookError, Platform, Request};
-use crate::registry::{Candidate, Member, Traveller, in_order, with_room};
+use crate::platform::{HookError, Platform, Request, ResetScope};
+use crate::registry::{Candidate, Member, Traveller, in_order};
 use crate::transition::Transition;
 
 /// A device that could be claimed, as a transition's checks see it.
@@ -91,7 +91,7 @@ impl<P: Platform> Lifecycle<P> {
         change: &Change<'_, P>,
         span: &Span<'_, P>,
     ) -> Result<(), TransitionError> {
-        let mut work = with_room(travellers.len())?;
+        let mut work = Works::with_room(travellers.len())?;
         for Traveller { claim, to, .. } in travellers {
             let taken = claim.with(|device, _| (device.known.clone(), core::mem::take(&mut device.bound)));
             let (known, bound) = taken?;
@@ -100,23 +100,23 @@ impl<P: Platform> Lifecycle<P> {
         let (groups, bystanders) = match self.check(&mut work, change) {
             Ok(claimed) => claimed,
             Err(error) => {
-                for member in &work {
+                for member in work.iter() {
                     span.ended(member, Some(&error));
                 }
                 return Err(error);
             }
         };
-        let mut transaction = Transaction::new(self.platform(), change.steps, work)?;
+        let mut transaction = Transaction::new(self.platform(), change.steps, &mut work)?;
         let result = self.registry().relocate(travellers, change.to, &mut transaction);
         let result = result.map_err(|error| transaction.explain(error));
-        for member in &transaction.work {
+        for member in &*transaction.work {
             span.ended(member, result.as_ref().err());
         }
         for (member, traveller) in transaction.work.iter_mut().zip(travellers) {
             self.release(&traveller.claim, member, result.is_ok(), change.settle);
         }
         drop((bystanders, groups));
-        self.stop_endangered(&transaction.work);
+        self.stop_endangered(transaction.work);
         result
     }
 
@@ -144,7 +144,11 @@ impl<P: Platform> Lifecycle<P> {
         change: &Change<'_, P>,
     ) -> Result<Claimed<'_, P>, TransitionError> {
         let groups = Self::claim_groups(work)?;
-        self.check_groups(work, &groups, change)?;
+        self.check_separable(work, change.steps, change.to)?;
+        self.check_groups(work, &groups, change.steps, change.to)?;
+        if change.steps == ENTER {
+            self.find_shared(work)?;
+        }
         for member in work.iter() {
             self.check_policy(change.kind, member)?;
         }
@@ -165,7 +169,7 @@ impl<P: Platform> Lifecycle<P> {
         let mut rest = Some((old, view));
         let released = claim.release(|device, gone| {
             if gone {
-                return device.departure.take();
+                return device.depart();
             }
             if let Some((mut old, view)) = rest.take() {
                 if moved {
@@ -192,11 +196,12 @@ impl<P: Platform> Lifecycle<P> {
         // What the old binding set up has been undone, and goes without a lock held.
         if let (Ok((Some(mut departure), Some(departed))), Some((old, view))) = (released, rest.take()) {
             departure.bound = old;
+            departure.msix_table = work.msix_mapped.unwrap_or(departure.msix_table);
             self.clear_up(departure, departed, view);
         }
     }
 
-    fn claim_groups(work: &[Work<'_, P>]) -> Result<Vec<GroupClaim<P::Lock>>, TransitionError> {
+    pub(super) fn claim_groups(work: &[Work<'_, P>]) -> Result<Vec<GroupClaim<P::Lock>>, TransitionError> {
         let mut claims: Vec<GroupClaim<P::Lock>> = Vec::new();
         for member in work {
             if let Some(group) = &member.known.group
@@ -210,13 +215,15 @@ impl<P: Platform> Lifecycle<P> {
     }
 
     /// Whether the other members of the groups allow this (see `group`).
-    fn check_groups(
+    pub(super) fn check_groups(
         &self,
         work: &[Work<'_, P>],
         groups: &[GroupClaim<P::Lock>],
-        change: &Change<'_, P>,
+        steps: &[Step],
+        to: Owner,
     ) -> Result<(), TransitionError> {
-        if !change.steps.contains(&Step::Block) {
+        let enters = steps == ENTER;
+        if !enters && !steps::block(steps) {
             // Nobody is kept from anything by these steps.
             return Ok(());
         }
@@ -230,19 +237,25 @@ impl<P: Platform> Lifecycle<P> {
                 let Ok(device) = self.registry().lock(other) else { continue };
                 let (owner, known, broken) = (device.owner(), device.known.clone(), device.broken());
                 drop(device);
-                // Bridges only forward; what is broken cannot come along, and waits for its repair.
-                if known.behind.is_some() || broken.is_some() && change.to.guest().is_none() {
+                // Bridges only forward. Who enters joins the host's devices; what is broken cannot come along, and
+                // waits for its repair.
+                let is_apart = match enters {
+                    true => matches!(owner, Owner::Host | Owner::Unowned),
+                    false => broken.is_some() && to.guest().is_none(),
+                };
+                if known.behind.is_some() || is_apart {
                     continue;
                 }
-                if let Some(twin) = work.iter().find(|member| member.known.shares_requester(&known)) {
-                    return Err(TransitionError::Inseparable { device: twin.address, other });
-                }
                 let allowed = match owner {
-                    Owner::Guest(_) => change.to == owner,
+                    Owner::Guest(_) => to == owner,
                     Owner::Host => !ask(other, || self.platform().has_driver(other))?,
                     _ => true,
                 };
-                if !allowed && change.to.guest().is_some() {
+                // Whatever a member of a group does in a guest, the host's driver of another one would suffer for it.
+                let returns = !enters
+                    && owner.guest().is_some()
+                    && work.iter().any(|member| member.to == Owner::Host && member.is_of(claim.group()));
+                if !allowed && to.guest().is_some() || returns {
                     in_the_way.try_reserve(1).map_err(NoMemory::from)?;
                     in_the_way.push((other, owner));
                 }
@@ -267,7 +280,7 @@ impl<P: Platform> Lifecycle<P> {
         change: &Change<'_, P>,
     ) -> Result<Claims<'_, P>, TransitionError> {
         let mut bystanders = Claims::with_room(self, 0)?;
-        if !change.steps.contains(&Step::Reset) {
+        if !steps::reset(change.steps) {
             return Ok(bystanders);
         }
         for place in 0..work.len() {
@@ -275,6 +288,11 @@ impl<P: Platform> Lifecycle<P> {
             let scope = guarded(|| self.platform().reset_scope(device, change.kind))
                 .map_err(|error| TransitionError::failed(device, Step::Reset.name(), error))?;
             let Some(scope) = scope else { continue };
+            if scope == ResetScope::Function {
+                // It reaches nobody else, however large the set is.
+                work[place].reset = Some(scope);
+                continue;
+            }
             let reaches = |other: Sbdf| scope::reaches(self, device, scope, other);
             if work[..place].iter().any(|earlier| earlier.reset == Some(scope) && reaches(earlier.address)) {
                 continue;

@@ -51,7 +51,10 @@ fn nature(operation: &Operation) -> Nature {
     );
     let breaks = matches!(
         operation,
-        Operation::Remove(_) | Operation::RemoveSlot(_) | Operation::RemoveSubtree(_) | Operation::TryComplete(_)
+        Operation::Remove(_)
+            | Operation::RemoveSlot(_)
+            | Operation::RemoveSubtree(_)
+            | Operation::TryComplete(_)
     );
     let leaves = matches!(operation, Operation::ReportGone { .. });
     let to = match operation {
@@ -107,7 +110,9 @@ pub(crate) fn settle(
         };
         if *state == after.devices.get(&at).cloned() && state.is_some() {
             copy_faults(&mut model, after, at);
-        } else if state.as_ref().map(|device| device.owner) != before.devices.get(&at).map(|device| device.owner) {
+        } else if state.as_ref().map(|device| device.owner)
+            != before.devices.get(&at).map(|device| device.owner)
+        {
             model.faults.insert(at, (0, 0));
         } else {
             copy_faults(&mut model, before, at);
@@ -174,9 +179,11 @@ fn candidates(
     // An undo can fail only after something else has, and what it is undone of is a transition.
     let undo_may_fail = met.hooks >= 2 || met.attachments >= 1 || nature.breaks;
     if undo_may_fail && !nature.leaves {
-        let whole: Vec<_> = states.iter().flatten().chain(&was).filter(|device| !device.broken).cloned().collect();
+        let whole: Vec<_> =
+            states.iter().flatten().chain(&was).filter(|device| !device.broken).cloned().collect();
         for device in whole {
-            let broken = Device { broken: true, removing: device.removing && !nature.breaks, ..device.clone() };
+            let broken =
+                Device { broken: true, removing: device.removing && !nature.breaks, ..device.clone() };
             for guest in [device.owner, nature.to.unwrap_or(device.owner)] {
                 let dma = guest.guest().is_some();
                 let listed = Device { owner: guest, seen_at: None, dma_of: dma, ..broken.clone() };
@@ -189,7 +196,10 @@ fn candidates(
             states.extend(broken.into_iter().map(|device| Some(Device { stuck: true, ..device })));
         }
         // Broken it was before, but its removal is over.
-        states.extend(was.filter(|device| device.broken && nature.breaks).map(|device| Some(Device { removing: false, ..device })));
+        states.extend(
+            was.filter(|device| device.broken && nature.breaks)
+                .map(|device| Some(Device { removing: false, ..device })),
+        );
     }
     states
 }
@@ -201,10 +211,11 @@ fn slots(model: &mut Model, before: &Model) {
         guest.slots = old;
         guest.slots.retain(|slot, (at, instance)| {
             let was = before.devices.get(at).filter(|device| device.instance == *instance);
-            let was_seen = was.is_some_and(|device| device.owner == Owner::Guest(*id) && device.seen_at == Some(*slot));
+            let was_seen =
+                was.is_some_and(|device| device.owner == Owner::Guest(*id) && device.seen_at == Some(*slot));
             let still_known = model.devices.get(at).filter(|device| device.instance == *instance);
-            let is_seen =
-                still_known.is_some_and(|device| device.owner == Owner::Guest(*id) && device.seen_at == Some(*slot));
+            let is_seen = still_known
+                .is_some_and(|device| device.owner == Owner::Guest(*id) && device.seen_at == Some(*slot));
             !was_seen || is_seen || still_known.is_none()
         });
         for (at, device) in &model.devices {

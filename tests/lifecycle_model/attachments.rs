@@ -161,7 +161,8 @@ impl Drop for Entered {
         let mut entries = locked(&self.ledger.0);
         let dropped = entries.all.remove(&self.number);
         if dropped.is_some_and(|entry| entry.in_effect) {
-            let violation = format!("attachment {} ({}) dropped while it was in effect", self.number, self.kind);
+            let violation =
+                format!("attachment {} ({}) dropped while it was in effect", self.number, self.kind);
             entries.violations.push(violation);
         }
     }

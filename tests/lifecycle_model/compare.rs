@@ -38,7 +38,8 @@ impl Seen {
     /// What the machine shows.
     pub(crate) fn of_stage(stage: &Stage, at: Sbdf) -> Result<Option<Self>, String> {
         let Some(status) = stage.lifecycle.status(at) else { return Ok(None) };
-        let device = stage.lifecycle.lock(at).map_err(|error| format!("{at} is present and not reached: {error}"))?;
+        let device =
+            stage.lifecycle.lock(at).map_err(|error| format!("{at} is present and not reached: {error}"))?;
         if device.is_claimed() {
             return Err(format!("{at} is claimed between operations"));
         }
@@ -59,7 +60,10 @@ impl Seen {
         drop(device);
         let phase = if seen.removing { Phase::Removing } else { Phase::Live };
         let named = u32::try_from(seen.holders.len()).map_err(|error| error.to_string())?;
-        if status.status.owner != Some(seen.owner) || status.status.phase != phase || seen.uses != seen.unnamed + named {
+        if status.status.owner != Some(seen.owner)
+            || status.status.phase != phase
+            || seen.uses != seen.unnamed + named
+        {
             return Err(format!("{at} is shown as {:?} and seen as {seen:?}", status.status.phase));
         }
         Ok(Some(seen))
@@ -166,7 +170,9 @@ fn guests(model: &Model, stage: &Stage) -> Result<(), String> {
         let is_current = left == 0 && model.guests.contains_key(&id);
         for at in &places {
             let reached = guest.lock(*at).ok().map(|device| device.address());
-            let seen = |(_, device): &(&Sbdf, &Device)| device.owner == Owner::Guest(id) && device.seen_at == Some(*at);
+            let seen = |(_, device): &(&Sbdf, &Device)| {
+                device.owner == Owner::Guest(id) && device.seen_at == Some(*at)
+            };
             let expected = model.devices.iter().find(seen).map(|(at, _)| *at).filter(|_| is_current);
             if reached != expected {
                 return Err(format!("domain {id} finds {reached:?} at {at}, and should find {expected:?}"));
@@ -229,7 +235,10 @@ fn attachments(model: &Model, stage: &Stage) -> Result<(), String> {
         let unclear = model.teardown.contains_key(&at) || device.is_some_and(|device| device.broken);
         let mapped = device.is_some_and(|device| device.msix_table);
         if !unclear && mapped != stage.machine().msix_prepared(at) {
-            return Err(format!("the MSI-X table of {at} should be {}", if mapped { "mapped" } else { "unmapped" }));
+            return Err(format!(
+                "the MSI-X table of {at} should be {}",
+                if mapped { "mapped" } else { "unmapped" }
+            ));
         }
     }
     Ok(())
@@ -244,7 +253,8 @@ pub(crate) fn ends_well(stage: &mut Stage) -> Result<(), String> {
     let entries = stage.machine().entries();
     let devices: Vec<_> = stage.lifecycle.devices().map(|device| device.status.address).collect();
     let alive = stage.alive.load(Ordering::Relaxed);
-    if left != 0 || !entries.is_empty() || !devices.is_empty() || alive != 0 || stage.ledger.in_effect() != 0 {
+    if left != 0 || !entries.is_empty() || !devices.is_empty() || alive != 0 || stage.ledger.in_effect() != 0
+    {
         return Err(format!(
             "after the end {left} wait, {entries:?} are in the IOMMU, {devices:?} are known, {alive} objects alive"
         ));
@@ -261,4 +271,3 @@ pub(crate) fn ends_well(stage: &mut Stage) -> Result<(), String> {
         None => Ok(()),
     }
 }
-

@@ -184,7 +184,7 @@ pub(crate) fn build<D: Send>() -> Simulated<D> {
 
 /// Every requester ID that a device of this machine can have.
 pub(crate) fn requester_ids() -> impl Iterator<Item = Sbdf> {
-    FUNCTIONS
-        .iter()
-        .flat_map(|function| core::iter::once(function.at()).chain(function.more_requesters.iter().map(|id| at(id))))
+    FUNCTIONS.iter().flat_map(|function| {
+        core::iter::once(function.at()).chain(function.more_requesters.iter().map(|id| at(id)))
+    })
 }

@@ -37,16 +37,13 @@ const LONGEST: usize = 60;
 #[test]
 fn lives_at_random_are_as_the_contract_says() {
     let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(CASES);
-    let config = Config {
-        cases,
-        failure_persistence: None,
-        max_shrink_iters: 20_000,
-        ..Config::default()
-    };
+    let config = Config { cases, failure_persistence: None, max_shrink_iters: 20_000, ..Config::default() };
     // The same scripts in every run; `found` keeps those that were worth it.
     let mut runner = TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha));
-    let script = (any::<u8>().prop_map(Start::decode), vec(any::<[u8; STEP]>().prop_map(Step::decode), 1..LONGEST));
-    let played = runner.run(&script, |(start, script)| play::play(start, &script).map_err(TestCaseError::fail));
+    let script =
+        (any::<u8>().prop_map(Start::decode), vec(any::<[u8; STEP]>().prop_map(Step::decode), 1..LONGEST));
+    let played =
+        runner.run(&script, |(start, script)| play::play(start, &script).map_err(TestCaseError::fail));
     match played {
         Ok(()) => {}
         Err(TestError::Fail(why, (start, script))) => panic!("{start:?} {script:#?}\n{why}"),

@@ -250,12 +250,20 @@ impl Model {
             Operation::Detach(at, kind) => self.detach(at.0, *kind),
             Operation::Isolate(_) | Operation::Enable(_) => DONE,
             Operation::SetDriver(at, present) => {
-                if *present { self.drivers.insert(at.0) } else { self.drivers.remove(&at.0) };
+                if *present {
+                    self.drivers.insert(at.0)
+                } else {
+                    self.drivers.remove(&at.0)
+                };
                 DONE
             }
             Operation::SetGroupInUse(group, in_use) => {
                 let group = GROUPS[usize::from(*group) % GROUPS.len()];
-                if *in_use { self.open.insert(group) } else { self.open.remove(&group) };
+                if *in_use {
+                    self.open.insert(group)
+                } else {
+                    self.open.remove(&group)
+                };
                 DONE
             }
             Operation::Advance => {
@@ -321,8 +329,11 @@ impl Model {
             reasons.insert(Reason::Busy);
         }
         // The host's tables under a name that somebody else's requests carry would be a way to the host's memory.
-        let twins = self.devices.values().filter(|other| other.requesters.iter().any(|id| requesters.contains(id)));
-        if to == Owner::Host && twins.into_iter().any(|twin| !matches!(twin.owner, Owner::Host | Owner::Unowned)) {
+        let twins =
+            self.devices.values().filter(|other| other.requesters.iter().any(|id| requesters.contains(id)));
+        if to == Owner::Host
+            && twins.into_iter().any(|twin| !matches!(twin.owner, Owner::Host | Owner::Unowned))
+        {
             reasons.insert(Reason::Inseparable);
         }
         reasons
@@ -332,7 +343,10 @@ impl Model {
         self.instances += 1;
         let group = match Function::find(at).group {
             Some(group) => Some(Group::Platform(GroupId(group))),
-            None => self.alias(at).or(self.requesters(at).last().filter(|_| at.device() == 3).copied()).map(Group::Alias),
+            None => self
+                .alias(at)
+                .or(self.requesters(at).last().filter(|_| at.device() == 3).copied())
+                .map(Group::Alias),
         };
         Device {
             instance: self.instances,
@@ -392,10 +406,8 @@ impl Model {
 
     fn set_host(&mut self) -> Verdict {
         let unowned: Vec<_> = self.with_owner(Owner::Unowned).collect();
-        let adopted: Vec<_> = unowned
-            .into_iter()
-            .filter(|at| !self.devices[at].removing && !self.devices[at].broken)
-            .collect();
+        let adopted: Vec<_> =
+            unowned.into_iter().filter(|at| !self.devices[at].removing && !self.devices[at].broken).collect();
         let reasons = self.apart(&adopted, |_| Owner::Host);
         if !reasons.is_empty() {
             return Verdict::Refused(reasons);
@@ -536,13 +548,14 @@ impl Model {
     fn apart(&self, moved: &[Sbdf], to: impl Fn(Sbdf) -> Owner) -> Reasons {
         let twins = |at: &Sbdf| {
             let device = &self.devices[at];
-            let others = self.devices.iter().filter(|(other, _)| !moved.contains(other) && !Device::is_bridge(**other));
-            others
-                .filter(|(_, other)| other.shares_requester(device))
-                .any(|(_, twin)| {
-                    let to = to(*at);
-                    twin.owner != to && (to, twin.owner) != (Owner::Host, Owner::Unowned)
-                })
+            let others = self
+                .devices
+                .iter()
+                .filter(|(other, _)| !moved.contains(other) && !Device::is_bridge(**other));
+            others.filter(|(_, other)| other.shares_requester(device)).any(|(_, twin)| {
+                let to = to(*at);
+                twin.owner != to && (to, twin.owner) != (Owner::Host, Owner::Unowned)
+            })
         };
         if moved.iter().any(twins) { [Reason::Inseparable].into() } else { Reasons::new() }
     }
@@ -673,7 +686,10 @@ impl Model {
                 Owner::Host => self.drivers.contains(at),
                 _ => false,
             };
-            in_group && matches!(device.group, Some(Group::Platform(_))) && !moved.contains(at) && is_in_the_way
+            in_group
+                && matches!(device.group, Some(Group::Platform(_)))
+                && !moved.contains(at)
+                && is_in_the_way
         };
         !self.devices.iter().any(in_the_way)
     }
@@ -681,9 +697,8 @@ impl Model {
     fn assign_group(&mut self, at: Sbdf, guest: DomainId) -> Verdict {
         let Some(device) = self.devices.get(&at) else { return no(Reason::NotFound) };
         let group = device.group;
-        let is_member = |(other, device): &(&Sbdf, &Device)| {
-            **other == at || group.is_some() && device.group == group
-        };
+        let is_member =
+            |(other, device): &(&Sbdf, &Device)| **other == at || group.is_some() && device.group == group;
         let members = self.devices.iter().filter(is_member).map(|(at, _)| *at);
         let set: Vec<_> = members.filter(|at| !Device::is_bridge(*at)).map(|at| (at, None)).collect();
         self.assign(&set, guest)
@@ -714,9 +729,9 @@ impl Model {
             }
             return Verdict::Refused(reasons);
         }
-        let moved: Vec<_> =
-            members.iter().filter_map(|at| Some((*at, self.way_back(*at)?))).collect();
-        let leaving: Vec<_> = moved.iter().map(|(at, _)| *at).filter(|at| self.way_back(*at) != Some((from, true))).collect();
+        let moved: Vec<_> = members.iter().filter_map(|at| Some((*at, self.way_back(*at)?))).collect();
+        let leaving: Vec<_> =
+            moved.iter().map(|(at, _)| *at).filter(|at| self.way_back(*at) != Some((from, true))).collect();
         let destination = |at: Sbdf| self.way_back(at).map_or(from, |(to, _)| to);
         reasons.extend(self.apart(&leaving, destination));
         reasons.extend(self.resets(&leaving));
@@ -761,7 +776,9 @@ impl Model {
 
     /// What waits in this device's group goes to the host, if nobody stands in the way.
     fn give_back(&mut self, at: Sbdf) {
-        let Some(Group::Platform(group)) = self.devices.get(&at).and_then(|device| device.group) else { return };
+        let Some(Group::Platform(group)) = self.devices.get(&at).and_then(|device| device.group) else {
+            return;
+        };
         let members: Vec<_> = self
             .devices
             .iter()
@@ -1124,7 +1141,8 @@ impl Model {
     fn parent(&self, at: Sbdf) -> Option<Sbdf> {
         let range = |bridge: &Sbdf| Function::find(*bridge).behind();
         let above = self.devices.keys().filter(|bridge| {
-            **bridge != at && range(bridge).is_some_and(|(first, last)| (first..=last).contains(&at.bus().number()))
+            **bridge != at
+                && range(bridge).is_some_and(|(first, last)| (first..=last).contains(&at.bus().number()))
         });
         above.max_by_key(|bridge| range(bridge)).copied()
     }

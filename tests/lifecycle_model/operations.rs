@@ -48,26 +48,47 @@ pub(crate) enum Attached {
 /// One call into the life cycle, or something that happens around it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Operation {
-    Add { at: At, extended: bool },
-    Assign { set: Set, guest: DomainId },
-    Deassign { set: Set, from: Owner },
+    Add {
+        at: At,
+        extended: bool,
+    },
+    Assign {
+        set: Set,
+        guest: DomainId,
+    },
+    Deassign {
+        set: Set,
+        from: Owner,
+    },
     Remove(At),
     RemoveSlot(At),
     RemoveSubtree(At),
     BeginRemoval(At),
     TryComplete(u8),
     Cancel(u8),
-    ReportGone { at: At, pulled: bool },
+    ReportGone {
+        at: At,
+        pulled: bool,
+    },
     RunDeferred,
     Scan,
     SetHost,
     Hide(At, Visibility),
     Quarantine(Set),
-    AssignGroup { at: At, guest: DomainId },
-    CanAssign { at: At, guest: DomainId },
+    AssignGroup {
+        at: At,
+        guest: DomainId,
+    },
+    CanAssign {
+        at: At,
+        guest: DomainId,
+    },
     ReleaseDomain(DomainId),
     CreateDomain(DomainId),
-    AcknowledgeGone { guest: DomainId, at: At },
+    AcknowledgeGone {
+        guest: DomainId,
+        at: At,
+    },
     Reset(At, ResetKind),
     ReportReset(At, ResetKind),
     Repair(At),
@@ -172,13 +193,18 @@ const WEIGHTS: &[(u8, fn(u8, u8, u8) -> Operation)] = &[
     (9, |_, _, _| Operation::RunDeferred),
     (2, |_, _, _| Operation::Scan),
     (3, |_, _, _| Operation::SetHost),
-    (3, |a, b, _| Operation::Hide(place(a), if b & 1 == 0 { Visibility::None } else { Visibility::ReadOnly })),
+    (3, |a, b, _| {
+        Operation::Hide(place(a), if b & 1 == 0 { Visibility::None } else { Visibility::ReadOnly })
+    }),
     (12, |a, b, _| Operation::Quarantine(set(a, b))),
     (8, |a, _, c| Operation::AssignGroup { at: place(a), guest: guest(c) }),
     (3, |a, _, c| Operation::CanAssign { at: place(a), guest: guest(c) }),
     (9, |a, _, _| Operation::ReleaseDomain(guest(a))),
     (6, |a, _, _| Operation::CreateDomain(guest(a))),
-    (4, |a, b, _| Operation::AcknowledgeGone { guest: guest(a), at: At(at(WANTED[usize::from(b) % WANTED.len()])) }),
+    (4, |a, b, _| Operation::AcknowledgeGone {
+        guest: guest(a),
+        at: At(at(WANTED[usize::from(b) % WANTED.len()])),
+    }),
     (8, |a, b, _| Operation::Reset(place(a), reset_kind(b))),
     (4, |a, b, _| Operation::ReportReset(place(a), reset_kind(b))),
     (8, |a, _, _| Operation::Repair(place(a))),

@@ -145,7 +145,8 @@ fn restored(registers: &AllRegisters, before: &Model, after: &Model, stage: &Sta
 
 /// Devices that fault too often do not master the bus any more.
 fn silenced(model: &Model, stage: &Stage) -> Result<(), String> {
-    match model.noisy().find(|at| stage.registers(*at).masters() && stage.machine().functions().contains(at)) {
+    match model.noisy().find(|at| stage.registers(*at).masters() && stage.machine().functions().contains(at))
+    {
         Some(at) => Err(format!("{at} faults too often and is still mastering the bus")),
         None => Ok(()),
     }

@@ -6,8 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use pcidevs::device::{ConfigSpace, find_capability};
 use pcidevs::lifecycle::{
-    Added, DeviceHandle, DeviceHold, DeviceInfo, Guest, Lifecycle, RemovalTicket, TransitionError,
-    What,
+    Added, DeviceHandle, DeviceHold, DeviceInfo, Guest, Lifecycle, RemovalTicket, TransitionError, What,
 };
 use pcidevs::platform::{Fault, HookError, Platform, Simulated, Switch, Width};
 use pcidevs::{Busy, CreateDomainError, DomainId, Errno, Holder, Member, Sbdf, TicketError};
@@ -219,7 +218,9 @@ impl Stage {
         self.machine().count(true);
         for Trouble { call, of, how } in troubles {
             match (of, how) {
-                (Callee::Hook, How::Error) => self.machine().fail_call(u64::from(*call), Fault::Error(INJECTED)),
+                (Callee::Hook, How::Error) => {
+                    self.machine().fail_call(u64::from(*call), Fault::Error(INJECTED))
+                }
                 (Callee::Hook, How::Panic) => self.machine().fail_call(u64::from(*call), Fault::Panic),
                 (Callee::Attachment, how) => self.ledger.fail_call(usize::from(*call), *how),
             }
