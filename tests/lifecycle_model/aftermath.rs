@@ -80,6 +80,7 @@ pub(crate) fn settle(
         return Err(format!("what is gone is gone, and not {outcome:?}"));
     }
     let mut model = if failed && !nature.leaves { before.clone() } else { after.clone() };
+    model.plugged.clone_from(&after.plugged);
     if let Operation::ReleaseDomain(guest) = operation {
         // It is released, or dying.
         if failed && let Some(guest) = model.guests.get_mut(guest) {

@@ -27,7 +27,7 @@ pub(crate) struct Model {
     pub(crate) uses: Vec<Use>,
     pub(crate) tickets: Vec<(Sbdf, u32)>,
     /// Which of the functions are in the machine.
-    plugged: BTreeSet<Sbdf>,
+    pub(crate) plugged: BTreeSet<Sbdf>,
     drivers: BTreeSet<Sbdf>,
     open: BTreeSet<GroupId>,
     /// Faults of each function, and the time of the last.
@@ -1096,15 +1096,22 @@ impl Model {
     }
 
     fn detach(&mut self, at: Sbdf, kind: Attached) -> Verdict {
-        let Some(device) = self.devices.get_mut(&at) else { return no(Reason::NotFound) };
-        if device.broken {
-            return Verdict::Any;
+        match self.devices.get(&at) {
+            None => no(Reason::NotFound),
+            // Some of what is listed may be undone already.
+            Some(device) if device.broken => Verdict::Any,
+            Some(_) => Verdict::Is(Flag(self.detached(at, kind))),
         }
+    }
+
+    /// The attachment of this kind that was registered last is the embedder's again.
+    pub(crate) fn detached(&mut self, at: Sbdf, kind: Attached) -> bool {
+        let Some(device) = self.devices.get_mut(&at) else { return false };
         let last = device.attached.iter().rposition(|other| *other == kind);
         if let Some(last) = last {
             device.attached.remove(last);
         }
-        Verdict::Is(Flag(last.is_some()))
+        last.is_some()
     }
 
     fn run_deferred(&mut self) -> usize {
