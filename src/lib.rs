@@ -3,19 +3,21 @@
 //! Whoever uses a device holds a *reference*. Exactly one party *owns* it. Moving it is all or nothing. Taking it
 //! away is *exact*: `Ok` means nobody can reach that function any more; otherwise `Busy` says who still can.
 //!
-//! Begin with [`Registry`]. A vCPU thread uses [`Domain::lock`], a long-lived user [`Registry::hold`], a list or
-//! a dump [`Weak`] handles, and whoever unplugs devices [`Registry::remove_device`],
-//! [`Registry::begin_removal`] or [`Registry::report_gone`]. A hypervisor without `std` brings its lock as a
+//! Begin with [`Lifecycle`](lifecycle::Lifecycle), which moves devices on your [`Platform`](platform::Platform), or
+//! with [`Registry`], which is what is below it and moves them without one. A vCPU thread uses [`Domain::lock`], a
+//! long-lived user a [`Hold`], a list or a dump [`Weak`] handles. A hypervisor without `std` brings its lock as a
 //! [`RawLock`].
 //!
 //! The layers, each importing only from those above it in this list:
 //!
 //! | module | what |
 //! |---|---|
-//! | [`address`], [`sync`], `memory` | addresses; locks, atomics and the places where they can be weakened; allocation that can fail |
+//! | [`address`], `owner`, `transition`, `errno`, [`sync`], `memory` | addresses and names; locks, atomics and the places where they can be weakened; allocation that can fail |
+//! | [`device`] | what configuration bytes say |
+//! | [`platform`] | what an embedder brings; a simulated machine |
 //! | `refcount` | the reference protocol: knows addresses, not PCI |
 //! | `registry` | owners, lists, guests, add, remove, moves: safe code on the protocol |
-//! | [`device`] | what configuration bytes say |
+//! | [`lifecycle`] | transitions: lists of steps on a platform, undone when one fails |
 //! | `topology` (`std`) | reading machines |
 #![cfg_attr(not(feature = "std"), no_std)]
 #![deny(unsafe_code)]

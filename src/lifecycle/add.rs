@@ -13,7 +13,7 @@ use super::group::{Group, Key};
 use super::hand::{Newcomer, Work};
 use super::known::{Known, Read};
 use super::steps;
-use super::transaction::{Transaction, guarded};
+use super::transaction::{Transaction, ask, guarded};
 use super::transfer::Change;
 use crate::Sbdf;
 use crate::memory::Shared;
@@ -144,7 +144,7 @@ impl<P: Platform> Lifecycle<P> {
         // this device, which is known by now, or this finds it gone.
         let orphaned = self.registry().lock(entered.address).is_ok_and(|device| {
             let links = [&device.links.bridge, &device.links.pf];
-            links.into_iter().flatten().any(|link| link.is_gone())
+            links.into_iter().flatten().any(Link::<P>::is_gone)
         });
         let address = entered.keep();
         if orphaned {
@@ -181,7 +181,7 @@ impl<P: Platform> Lifecycle<P> {
         self.permit(&Request { transition: Transition::Add, device: address, from: None, to })?;
         let facts = guarded(|| self.platform().facts(address))
             .map_err(|error| TransitionError::failed(address, "ask for facts", error))?;
-        let read = self.ask(address, || Read::new(self.platform(), address, &facts))??;
+        let read = ask(address, || Read::new(self.platform(), address, &facts))??;
         let (links, inherited) = self.link(address, info)?;
         let mut entered = Entered { lifecycle: self, address, group: None };
         let known = {

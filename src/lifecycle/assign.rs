@@ -1,13 +1,14 @@
 //! Devices go to guests and come back.
 
 use super::Lifecycle;
+use super::claims::DeviceClaim;
 use super::device::Condition;
 use super::error::TransitionError;
 use super::group::{Group, Key};
 use super::registers;
 use super::steps;
-use super::transaction::guarded;
-use super::transfer::{Admission, Change, DeviceClaim};
+use super::transaction::ask;
+use super::transfer::{Admission, Change};
 use crate::Sbdf;
 use crate::memory::NoMemory;
 use crate::owner::{DomainId, Owner};
@@ -136,7 +137,7 @@ impl<P: Platform> Lifecycle<P> {
         if to != Owner::Host {
             return Ok(Some(to));
         }
-        if from != Owner::Quarantine && self.ask(at, || self.platform().keeps_in_quarantine(at))? {
+        if from != Owner::Quarantine && ask(at, || self.platform().keeps_in_quarantine(at))? {
             return Ok(Some(Owner::Quarantine));
         }
         let group = claim.with(|device, _| device.known.group.clone())?;
@@ -144,7 +145,7 @@ impl<P: Platform> Lifecycle<P> {
             Some(Group { key: Key::Platform(id), .. })
                 if group.as_ref().is_some_and(|group| group.len() == 1) =>
             {
-                self.ask(at, || self.platform().group_in_use(*id))?
+                ask(at, || self.platform().group_in_use(*id))?
             }
             Some(Group { key: Key::Platform(_), .. }) => true,
             _ => false,
@@ -162,7 +163,7 @@ impl<P: Platform> Lifecycle<P> {
         let Ok(Some(group)) = self.lock(address).map(|device| device.known.group.clone()) else { return };
         let Key::Platform(id) = group.key else { return };
         // A platform that cannot say keeps them waiting.
-        if self.ask(address, || self.platform().group_in_use(id)) != Ok(false) {
+        if ask(address, || self.platform().group_in_use(id)) != Ok(false) {
             return;
         }
         let Ok(members) = group.members() else { return };
@@ -213,12 +214,7 @@ impl<P: Platform> Lifecycle<P> {
     /// Asks the platform's policy.
     pub(super) fn permit(&self, request: &Request) -> Result<(), TransitionError> {
         let refused = |refusal| TransitionError::Refused(request.device, refusal);
-        self.ask(request.device, || self.platform().permit(request))?.map_err(refused)
-    }
-
-    /// Asks the platform something; that it panics is an error.
-    pub(super) fn ask<R>(&self, device: Sbdf, question: impl FnOnce() -> R) -> Result<R, TransitionError> {
-        guarded(|| Ok(question())).map_err(|error| TransitionError::failed(device, "ask the platform", error))
+        ask(request.device, || self.platform().permit(request))?.map_err(refused)
     }
 }
 

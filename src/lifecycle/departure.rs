@@ -21,7 +21,7 @@ pub(super) struct Departure<P: Platform> {
     /// Replaced when the device is added again.
     pub(super) known: Shared<Known<P::Lock>>,
     departed: Option<Departed<Device<P>, P::Lock>>,
-    bound: Bound<P::Data>,
+    pub(super) bound: Bound<P::Data>,
     view: Option<Box<dyn Attachment<P::Data>>>,
     /// How many requester IDs are cleared.
     cleared: usize,
@@ -45,7 +45,7 @@ impl<P: Platform> Departure<P> {
         }
         while self.bound.undone < self.bound.len() {
             let place = self.bound.undone;
-            if let Some(attachment) = self.bound.from_last(place) {
+            if let Some(attachment) = self.bound.nth_from_last(place) {
                 guarded(|| attachment.undo(hand, Hardware::Gone))?;
             }
             self.bound.undone = place + 1;
@@ -83,10 +83,8 @@ impl<P: Platform> Lifecycle<P> {
         &self,
         mut departure: Box<Departure<P>>,
         departed: Departed<Device<P>, P::Lock>,
-        bound: Bound<P::Data>,
         view: Option<Box<dyn Attachment<P::Data>>>,
     ) {
-        departure.bound = bound;
         departure.view = view;
         departure.departed = Some(departed);
         self.try_departure(departure);

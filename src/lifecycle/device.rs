@@ -36,6 +36,10 @@ pub(super) type Link<P> = Hold<Device<P>, <P as Platform>::Lock>;
 
 /// The flags of a device.
 #[derive(Clone, Copy, Debug, Default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a flag of its own: they come in every combination"
+)]
 pub(super) struct Condition {
     /// Why no guest may get it.
     pub(super) broken: Option<HookError>,
@@ -101,6 +105,13 @@ impl<P: Platform> Device<P> {
         self.condition.extended_function
     }
 
+    /// What the device leaves behind, with what its binding had set up. Once.
+    pub(super) fn depart(&mut self) -> Option<Box<Departure<P>>> {
+        let mut departure = self.departure.take()?;
+        departure.bound = core::mem::take(&mut self.bound);
+        Some(departure)
+    }
+
     pub(super) fn data_mut(&mut self) -> &mut P::Data {
         &mut self.data
     }
@@ -124,7 +135,10 @@ impl<P: Platform> DerefMut for Device<P> {
 
 impl<P: Platform> fmt::Debug for Device<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Device").field("condition", &self.condition).field("bound", &self.bound).finish()
+        f.debug_struct("Device")
+            .field("condition", &self.condition)
+            .field("bound", &self.bound)
+            .finish_non_exhaustive()
     }
 }
 
@@ -149,7 +163,7 @@ impl<D> Bound<D> {
     }
 
     /// The attachment at this place, counted from the last registered: the order of undoing.
-    pub(super) fn from_last(&mut self, place: usize) -> Option<&mut (dyn Attachment<D> + 'static)> {
+    pub(super) fn nth_from_last(&mut self, place: usize) -> Option<&mut (dyn Attachment<D> + 'static)> {
         match self.registered.len().checked_sub(place + 1) {
             Some(place) => self.registered.get_mut(place).map(|attachment| &mut **attachment),
             None => self.view.as_deref_mut(),

@@ -125,14 +125,18 @@ impl<'a, P: Platform> Leaver<'a, P> {
         });
     }
 
-    /// Unlinks and destroys the device.
-    pub(super) fn finish(mut self) -> Option<(Sbdf, Shared<Known<P::Lock>>)> {
-        let known = self.device(|device| device.known.clone())?;
-        let closing = self.closing.get_mut().take()?;
-        let links = Links { bridge: self.links.bridge.take(), pf: self.links.pf.take() };
-        [links.bridge, links.pf].into_iter().flatten().for_each(Hold::forfeit);
-        closing.finish();
-        Some((self.address, known))
+    /// What is known of it; `None` once it has left.
+    pub(super) fn known(&self) -> Option<Shared<Known<P::Lock>>> {
+        self.device(|device| device.known.clone())
+    }
+
+    /// Unlinks and destroys the device. Its uses of members end without a put: they were counted as theirs.
+    pub(super) fn finish(mut self) {
+        let links = [self.links.bridge.take(), self.links.pf.take()];
+        links.into_iter().flatten().for_each(Hold::forfeit);
+        if let Some(closing) = self.closing.get_mut().take() {
+            closing.finish();
+        }
     }
 }
 
@@ -188,6 +192,8 @@ pub(super) struct Work<'a, P: Platform> {
     pub(super) to: Owner,
     /// What the old binding set up.
     pub(super) bound: Bound<P::Data>,
+    /// How many of it an earlier transition had undone, when it broke the device.
+    undone_before: usize,
     /// What the new owner sees.
     pub(super) view: Option<Box<dyn Attachment<P::Data>>>,
     pub(super) quiesced: Option<Quiesced>,
@@ -218,6 +224,7 @@ impl<'a, P: Platform> Work<'a, P> {
             known,
             from,
             to,
+            undone_before: bound.undone,
             bound,
             view: None,
             quiesced: None,
@@ -237,26 +244,23 @@ impl<'a, P: Platform> Work<'a, P> {
         result
     }
 
-    /// Undoes an attachment, counted from the last.
-    pub(super) fn undo_attachment(&mut self, place: usize, hardware: Hardware) -> Result<(), HookError> {
-        if place < self.bound.undone {
-            // An earlier transition got this far, and the device was broken since.
-            return Ok(());
-        }
-        let Some(attachment) = self.bound.from_last(place) else { return Ok(()) };
-        match attachment.undo(self.hand, hardware) {
-            Ok(()) => self.bound.undone = place + 1,
-            // How much of it is undone is unknown (R11).
-            Err(error) => {
-                self.broken = Some(error);
-                return Err(error);
-            }
-        }
+    /// How many attachments are in effect when the transition begins.
+    pub(super) fn attachments(&self) -> usize {
+        self.bound.len() - self.undone_before
+    }
+
+    /// Undoes an attachment, counted from the last that is in effect.
+    pub(super) fn undo_attachment(&mut self, item: usize) -> Result<(), HookError> {
+        let place = self.undone_before + item;
+        let Some(attachment) = self.bound.nth_from_last(place) else { return Ok(()) };
+        attachment.undo(self.hand, Hardware::Present)?;
+        self.bound.undone = place + 1;
         Ok(())
     }
 
-    pub(super) fn redo_attachment(&mut self, place: usize) -> Result<(), HookError> {
-        if let Some(attachment) = self.bound.from_last(place) {
+    pub(super) fn redo_attachment(&mut self, item: usize) -> Result<(), HookError> {
+        let place = self.undone_before + item;
+        if let Some(attachment) = self.bound.nth_from_last(place) {
             attachment.redo(self.hand)?;
             self.bound.undone = place;
         }

@@ -1,13 +1,13 @@
 //! The MSI-X table, mapped for the host before another domain gets the device.
 
 use super::Lifecycle;
+use super::claims::Claims;
 use super::error::TransitionError;
 use super::event::Span;
 use super::reset::Rebind;
 use super::steps::{self, Step};
 use crate::Sbdf;
 use crate::platform::{AttachmentKind, Platform};
-use crate::registry::with_room;
 use crate::transition::Transition;
 
 impl<P: Platform> Lifecycle<P> {
@@ -29,6 +29,7 @@ impl<P: Platform> Lifecycle<P> {
         steps: &'static [Step],
     ) -> Result<(), TransitionError> {
         let span = Span::begin(self, Transition::Interrupts);
+        let mut claims = Claims::with_room(self, 1)?;
         let claimed = self.registry().claim(address, Transition::Interrupts, |device| {
             let device = device.data();
             if device.known.msix.is_none() {
@@ -40,8 +41,8 @@ impl<P: Platform> Lifecycle<P> {
             Ok((device.condition.msix_table != mapped).then_some(()))
         })?;
         let Some((claim, ())) = claimed else { return Ok(()) };
-        let mut claims = with_room(1)?;
-        claims.push(claim);
+        let owner = claim.owner();
+        claims.push(claim, owner, None);
         self.in_place(&claims, steps, Rebind::MsixTable(mapped), &span, |_| {})
     }
 }

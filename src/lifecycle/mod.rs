@@ -23,23 +23,28 @@
 //! |---|---|
 //! | `steps` | the steps, and the lists of them that are the transitions |
 //! | `transaction` | running a list over a set, undoing exactly what was done |
-//! | `hand` | a device in the hands of a transition |
+//! | `claims`, `hand` | claimed devices; a device in the hands of a transition |
 //! | `transfer` | the path of every change of owner: claims, checks, steps, commit, events |
 //! | `assign`, `quarantine`, `domain` | to and from guests; quarantine, hiding; the end of a guest |
-//! | `add`, `scan`, `remove`, `departure` | devices come, and leave: asked, or gone |
+//! | `add`, `scan`, `remove`, `gone`, `departure` | devices come, and leave: asked, or gone |
 //! | `group`, `scope`, `topology`, `known` | who cannot be kept apart; what a reset reaches; bridges; what is known |
 //! | `reset`, `repair`, `requester` | resets; broken devices; faults |
 //! | `interrupts`, `unplug` | MSI-X tables; asking a guest |
 //! | `event`, `status` | what happened; what a list shows |
+//! | `background` (`std`) | a thread for what is deferred |
 #![forbid(unsafe_code)]
 
 mod add;
 mod assign;
+#[cfg(all(feature = "std", not(loom)))]
+mod background;
+mod claims;
 mod departure;
 mod device;
 mod domain;
 mod error;
 mod event;
+mod gone;
 mod group;
 mod hand;
 mod interrupts;
@@ -62,6 +67,8 @@ mod unplug;
 use core::fmt;
 
 pub use add::{AddDeviceError, Added, DeviceInfo};
+#[cfg(all(feature = "std", not(loom)))]
+pub use background::Background;
 pub use device::{AttachError, AttachRefused, Device};
 pub use error::{Failure, TransitionError, UndoError};
 pub use event::{Event, Subscriber, Subscription, What};
@@ -93,6 +100,17 @@ pub struct Lifecycle<P: Platform> {
     machine: Shared<Machine<P>>,
     by: &'static str,
 }
+
+/// A use of a device.
+pub type DeviceHandle<P> = Handle<Device<P>, <P as Platform>::Lock>;
+/// A named use of a device.
+pub type DeviceHold<P> = Hold<Device<P>, <P as Platform>::Lock>;
+/// A device under its lock.
+pub type LockedDevice<'a, P> = Locked<'a, Device<P>, <P as Platform>::Lock>;
+/// A guest, for its vCPU threads.
+pub type Guest<P> = Domain<Device<P>, <P as Platform>::Lock>;
+/// An owner's devices at one moment.
+pub type DeviceList<P> = Devices<Device<P>, <P as Platform>::Lock>;
 
 /// A machine: what every clone of a [`Lifecycle`] shares.
 struct Machine<P: Platform> {
@@ -133,34 +151,34 @@ impl<P: Platform> Lifecycle<P> {
 
     /// A use of the device at this address; see [`Registry::get`].
     #[inline]
-    pub fn get(&self, address: Sbdf) -> Option<Handle<Device<P>, P::Lock>> {
+    pub fn get(&self, address: Sbdf) -> Option<DeviceHandle<P>> {
         self.registry().get(address)
     }
 
     /// A named use of the device at this address; see [`Registry::hold`].
     #[inline]
-    pub fn hold(&self, address: Sbdf, holder: Holder) -> Result<Option<Hold<Device<P>, P::Lock>>, NoMemory> {
+    pub fn hold(&self, address: Sbdf, holder: Holder) -> Result<Option<DeviceHold<P>>, NoMemory> {
         self.registry().hold(address, holder)
     }
 
     /// Locked access to the device at this address, whoever owns it; see [`Registry::lock`].
     #[inline]
-    pub fn lock(&self, address: Sbdf) -> Result<Locked<'_, Device<P>, P::Lock>, AccessError> {
+    pub fn lock(&self, address: Sbdf) -> Result<LockedDevice<'_, P>, AccessError> {
         self.registry().lock(address)
     }
 
     /// Makes a guest known, without devices.
-    pub fn create_domain(&self, id: DomainId) -> Result<Domain<Device<P>, P::Lock>, CreateDomainError> {
+    pub fn create_domain(&self, id: DomainId) -> Result<Guest<P>, CreateDomainError> {
         self.registry().create_domain(id)
     }
 
     /// A guest that was made known, for its vCPU threads.
-    pub fn domain(&self, id: DomainId) -> Option<Domain<Device<P>, P::Lock>> {
+    pub fn domain(&self, id: DomainId) -> Option<Guest<P>> {
         self.registry().domain(id)
     }
 
     /// An owner's devices at this moment; see [`Registry::devices_of`].
-    pub fn devices_of(&self, owner: Owner) -> Result<Option<Devices<Device<P>, P::Lock>>, NoMemory> {
+    pub fn devices_of(&self, owner: Owner) -> Result<Option<DeviceList<P>>, NoMemory> {
         self.registry().devices_of(owner)
     }
 

@@ -12,6 +12,7 @@ use super::Lifecycle;
 use super::device::Device;
 use super::error::TransitionError;
 use super::event::{Span, What};
+use super::gone::vf_after;
 use super::hand::Leaver;
 use super::steps;
 use super::transaction::Transaction;
@@ -19,9 +20,9 @@ use crate::Sbdf;
 use crate::address::DevFn;
 use crate::memory::NoMemory;
 use crate::owner::Owner;
-use crate::platform::{Platform, Request};
+use crate::platform::{Claimed, Platform, Request};
 use crate::refcount::{Busy, Holder};
-use crate::registry::{self, Closing, InHands, RemoveError, with_room};
+use crate::registry::{self, Closing, RemoveError, with_room};
 use crate::transition::Transition;
 
 type DeviceClosing<'a, P> = Closing<'a, Device<P>, <P as Platform>::Lock>;
@@ -74,35 +75,23 @@ impl<P: Platform> Lifecycle<P> {
         Ok(RemovalTicket { lifecycle: self.clone(), ticket })
     }
 
-    /// The hardware is gone already: no new use, no access, off every list at once; freed at its last put.
-    ///
-    /// A physical function takes its virtual ones with it, a bridge everything behind it. A transition that has the
-    /// device gets `Gone` at its next step. The address is free again when the IOMMU entries are cleared; until then
-    /// an add there is `Busy` with the holder "dma teardown".
-    pub fn report_gone(&self, address: Sbdf) -> Result<(), TransitionError> {
-        let behind = self.depart(address)?;
-        self.depart_vfs(address);
-        let Some((first, last)) = behind else { return Ok(()) };
-        let mut next = Some(first);
-        while let Some(found) = next.and_then(|from| self.registry().next_device(from)) {
-            if found > last {
-                break;
-            }
-            next = found.successor();
-            // Somebody else may have been faster.
-            let _gone = self.depart(found);
-            self.depart_vfs(found);
-        }
-        Ok(())
-    }
-
     /// Removes what is unused and reports the rest gone, hooks and all. Without it, dropping the last clone ends the
     /// devices but calls no hook.
     pub fn shut_down(&self) {
-        // From the far end: virtual functions before physical ones, what is behind bridges before the bridges.
-        while let Some(last) = self.devices().last().map(|device| device.status.address) {
-            if self.remove_device(last).is_err() && self.report_gone(last).is_err() {
-                // This very thread is inside the device, or another one is taking it down.
+        loop {
+            let mut all = Vec::new();
+            for device in self.devices() {
+                // Without memory for all of them, some now and the rest in the next round.
+                if all.try_reserve(1).is_err() {
+                    break;
+                }
+                all.push(device.status.address);
+            }
+            // From the far end: virtual functions before physical ones, what is behind bridges before the bridges.
+            let leaves =
+                |address: &Sbdf| self.remove_device(*address).is_ok() || self.report_gone(*address).is_ok();
+            if all.iter().rev().filter(|address| leaves(address)).count() == 0 {
+                // None are left; or this very thread is inside the rest, or another one is taking them down.
                 break;
             }
         }
@@ -127,10 +116,13 @@ impl<P: Platform> Lifecycle<P> {
     fn take_down_all(&self, leavers: Vec<Leaver<'_, P>>, span: &Span<'_, P>) -> Result<(), TransitionError> {
         self.run_leave(&leavers, span)?;
         for leaver in leavers {
-            if let Some((address, known)) = leaver.finish() {
+            // The maps first: once the device has left, its address is free for the next one.
+            let (address, known) = (Claimed::address(&leaver), leaver.known());
+            if let Some(known) = known {
                 self.leave_maps(address, &known);
                 self.forget(address, &known);
             }
+            leaver.finish();
         }
         Ok(())
     }
@@ -166,14 +158,6 @@ impl<P: Platform> Lifecycle<P> {
         result
     }
 
-    /// The maps forget a device that leaves.
-    fn leave_maps(&self, address: Sbdf, known: &super::known::Known<P::Lock>) {
-        self.topology().remove(address);
-        if let Some(group) = &known.group {
-            group.leave(address);
-        }
-    }
-
     /// A device, its virtual functions, and what is behind it, if it is known.
     fn collect(&self, address: Sbdf, set: &mut Vec<Sbdf>) -> Result<(), NoMemory> {
         let Ok(device) = self.lock(address) else { return Ok(()) };
@@ -200,18 +184,10 @@ impl<P: Platform> Lifecycle<P> {
                 set.try_reserve(1)?;
                 set.push(found);
             }
-            next = self.vf_after(address, after);
+            next = self.registry().find_holder(address, |holder| vf_after(holder, after));
             after = next;
         }
         Ok(())
-    }
-
-    /// The next virtual function that holds this one.
-    fn vf_after(&self, pf: Sbdf, after: Option<Sbdf>) -> Option<Sbdf> {
-        self.registry().find_holder(pf, |holder| match holder {
-            Holder::Vf(vf) if after.is_none_or(|after| vf > after) => Some(vf),
-            _ => None,
-        })
     }
 
     /// Closes a set, what depends on others first, and takes it down.
@@ -240,39 +216,6 @@ impl<P: Platform> Lifecycle<P> {
             }
         }
         self.take_down_all(leavers, &span)
-    }
-
-    /// Sets a device gone, and does what it leaves to be done unless a transition has it. The buses behind it, if it
-    /// is a bridge.
-    fn depart(&self, address: Sbdf) -> Result<Option<(Sbdf, Sbdf)>, TransitionError> {
-        let settle = |device: &mut Device<P>, in_hands| {
-            let links = (device.links.bridge.take(), device.links.pf.take());
-            let left = match in_hands {
-                InHands::Nobodys => {
-                    let bound = core::mem::take(&mut device.bound);
-                    device.departure.take().map(|departure| (departure, bound))
-                }
-                InHands::ATransitions => None,
-            };
-            (left, links, device.known.clone())
-        };
-        let ((left, links, known), departed) = self.registry().depart(address, settle)?;
-        drop(links);
-        self.leave_maps(address, &known);
-        self.report(address, What::Gone);
-        if let Some((departure, bound)) = left {
-            self.clear_up(departure, departed, bound, None);
-        }
-        Ok(known.buses_behind(address))
-    }
-
-    fn depart_vfs(&self, pf: Sbdf) {
-        let mut after = None;
-        while let Some(vf) = self.vf_after(pf, after) {
-            // Somebody else may have been faster, or it is not published yet and will find its function gone.
-            let _gone = self.depart(vf);
-            after = Some(vf);
-        }
     }
 }
 

@@ -43,7 +43,11 @@ impl<P: Platform> Lifecycle<P> {
             Err(TransitionError::Failed(failure)) if failure.error == HookError::NOT_BLOCKED => {
                 Err(TransitionError::DmaNotBlocked(address))
             }
-            repaired => repaired,
+            repaired => {
+                // Its group may have waited for it.
+                self.give_back(address);
+                repaired
+            }
         }
     }
 

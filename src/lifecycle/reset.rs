@@ -1,8 +1,7 @@
 //! Resets, and other transitions that leave a device with its owner.
 
-use alloc::vec::Vec;
-
 use super::Lifecycle;
+use super::claims::{Claims, DeviceTraveller};
 use super::device::Condition;
 use super::error::TransitionError;
 use super::event::Span;
@@ -10,12 +9,10 @@ use super::hand::Work;
 use super::scope;
 use super::steps::{self, Step};
 use super::transaction::{Transaction, guarded};
-use super::transfer::DeviceClaim;
 use crate::Sbdf;
-use crate::memory::NoMemory;
 use crate::owner::Owner;
 use crate::platform::{Platform, ResetKind, ResetScope};
-use crate::registry::with_room;
+use crate::registry::{Traveller, with_room};
 use crate::transition::Transition;
 
 /// What a transition that moves nothing changes.
@@ -37,18 +34,17 @@ impl<P: Platform> Lifecycle<P> {
         let scope = guarded(|| self.platform().reset_scope(address, Transition::Reset))
             .map_err(|error| TransitionError::failed(address, Step::Reset.name(), error))?
             .unwrap_or(ResetScope::Function);
-        let mut claims = with_room(1)?;
+        let mut claims = Claims::with_room(self, 1)?;
         let owner = self.claim_to_reset(address, None, &mut claims)?;
-        let mut bystanders = Vec::new();
+        let mut bystanders = Claims::with_room(self, 0)?;
         for other in scope::others(self, address, scope) {
             let is_same_owners = self.lock(other).is_ok_and(|device| device.owner() == owner);
             let is_bridge = self.lock(other).is_ok_and(|device| device.known.behind.is_some());
             if is_same_owners && !is_bridge {
-                claims.try_reserve(1).map_err(NoMemory::from)?;
+                claims.reserve()?;
                 self.claim_to_reset(other, Some(owner), &mut claims)?;
             } else {
-                bystanders.try_reserve(1).map_err(NoMemory::from)?;
-                bystanders.extend(scope::claim_bystander(self, address, other, Transition::Reset)?);
+                scope::claim_bystander(self, address, other, Transition::Reset, &mut bystanders)?;
             }
         }
         let result = self.in_place(&claims, steps::RESET, Rebind::Replace, &span, |member| {
@@ -63,7 +59,7 @@ impl<P: Platform> Lifecycle<P> {
     /// The host has reset this device by itself: what its owner sees is made anew.
     pub fn report_reset(&self, address: Sbdf, kind: ResetKind) -> Result<(), TransitionError> {
         let span = Span::begin(self, Transition::Reset);
-        let mut claims = with_room(1)?;
+        let mut claims = Claims::with_room(self, 1)?;
         self.claim_to_reset(address, None, &mut claims)?;
         self.in_place(&claims, steps::AFTER_RESET, Rebind::Replace, &span, |member| {
             member.reset_kind = Some(kind);
@@ -75,7 +71,7 @@ impl<P: Platform> Lifecycle<P> {
         &self,
         address: Sbdf,
         owner: Option<Owner>,
-        claims: &mut Vec<DeviceClaim<P>>,
+        claims: &mut Claims<'_, P>,
     ) -> Result<Owner, TransitionError> {
         let claimed = self.registry().claim(address, Transition::Reset, |device| {
             let is = device.owner();
@@ -91,21 +87,21 @@ impl<P: Platform> Lifecycle<P> {
             }
         })?;
         let (claim, owner) = claimed.ok_or(TransitionError::NotFound(address))?;
-        claims.push(claim);
+        claims.push(claim, owner, None);
         Ok(owner)
     }
 
     /// Runs steps over claimed devices that stay where they are.
     pub(super) fn in_place(
         &self,
-        claims: &[DeviceClaim<P>],
+        claims: &[DeviceTraveller<P>],
         steps: &'static [Step],
         rebind: Rebind,
         span: &Span<'_, P>,
         prepare: impl Fn(&mut Work<'_, P>),
     ) -> Result<(), TransitionError> {
         let mut work = with_room(claims.len())?;
-        for claim in claims {
+        for Traveller { claim, .. } in claims {
             let taken = claim.with(|device, _| {
                 (device.known.clone(), core::mem::take(&mut device.bound), device.condition.msix_table)
             });
@@ -117,7 +113,7 @@ impl<P: Platform> Lifecycle<P> {
         }
         let mut transaction = Transaction::new(self.platform(), steps, work)?;
         let ran = transaction.run();
-        let gone = claims.iter().find(|claim| claim.is_gone());
+        let gone = claims.iter().map(|member| &member.claim).find(|claim| claim.is_gone());
         let ran = ran.and_then(|()| gone.map_or(Ok(()), |claim| Err(TransitionError::Gone(claim.address()))));
         let result = ran.map_err(|error| {
             transaction.roll_back();
@@ -127,7 +123,7 @@ impl<P: Platform> Lifecycle<P> {
             span.ended(member, result.as_ref().err());
         }
         let replaced = result.is_ok() && rebind == Rebind::Replace;
-        for (member, claim) in transaction.work.iter_mut().zip(claims) {
+        for (member, Traveller { claim, .. }) in transaction.work.iter_mut().zip(claims) {
             if let (Ok(()), Rebind::MsixTable(mapped)) = (&result, rebind) {
                 // Not with the lock held: see `release`, which fails in no other way.
                 let _marked = claim.with(|device, _| device.condition.msix_table = mapped);

@@ -2,6 +2,7 @@
 
 use super::Lifecycle;
 use super::error::TransitionError;
+use super::transaction::ask;
 use crate::Sbdf;
 use crate::address::{Bus, DevFn, Segment};
 use crate::owner::Owner;
@@ -28,13 +29,11 @@ impl<P: Platform> Lifecycle<P> {
                 for function in 0..8 {
                     let Some(devfn) = DevFn::new(device, function) else { continue };
                     let address = Sbdf::new(segment, Bus::new(bus), devfn);
-                    let answers = self.ask(address, || self.answers(address))?;
+                    let answers = ask(address, || self.answers(address))?;
                     if answers {
                         new += usize::from(self.add_unowned(address, || data(address))?);
                     }
-                    if function == 0
-                        && !(answers && self.ask(address, || self.has_more_functions(address))?)
-                    {
+                    if function == 0 && !(answers && ask(address, || self.has_more_functions(address))?) {
                         break;
                     }
                 }

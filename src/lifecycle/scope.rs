@@ -1,8 +1,9 @@
 //! What a reset reaches beside the device that is reset.
 
 use super::Lifecycle;
+use super::claims::Claims;
 use super::error::TransitionError;
-use super::transfer::DeviceClaim;
+
 use crate::Sbdf;
 use crate::address::DevFn;
 use crate::owner::Owner;
@@ -74,7 +75,9 @@ pub(super) fn claim_bystander<P: Platform>(
     device: Sbdf,
     other: Sbdf,
     kind: Transition,
-) -> Result<Option<DeviceClaim<P>>, TransitionError> {
+    bystanders: &mut Claims<'_, P>,
+) -> Result<(), TransitionError> {
+    bystanders.reserve()?;
     let claimed = lifecycle.registry().claim(other, kind, |candidate| {
         if candidate.data().known.behind.is_some() {
             return Ok(None);
@@ -85,9 +88,10 @@ pub(super) fn claim_bystander<P: Platform>(
         }
     });
     match claimed {
-        Ok(claimed) => Ok(claimed.map(|(claim, ())| claim)),
-        // Gone since it was listed.
-        Err(TransitionError::NotFound(_)) => Ok(None),
-        Err(error) => Err(error),
+        Ok(Some((claim, ()))) => bystanders.push(claim, Owner::Quarantine, None),
+        // A bridge, or gone since it was listed.
+        Ok(None) | Err(TransitionError::NotFound(_)) => {}
+        Err(error) => return Err(error),
     }
+    Ok(())
 }

@@ -7,7 +7,7 @@
 use super::hand::Work;
 use super::registers;
 use crate::owner::Owner;
-use crate::platform::{Hardware, HookError, Platform, Switch};
+use crate::platform::{HookError, Platform, Switch};
 use crate::sync::{Site, weakened};
 
 /// One step.
@@ -138,7 +138,7 @@ impl Step {
     /// How many items the step has for this device. The same number before and after it was run.
     pub(super) fn items<P: Platform>(self, work: &Work<'_, P>) -> usize {
         match self {
-            Unbind => work.bound.len(),
+            Unbind => work.attachments(),
             AtsOff | AtsOn => usize::from(work.known.has_ats),
             // What never had an owner has no entries.
             Detach if work.from == Owner::Unowned => 0,
@@ -161,7 +161,7 @@ impl Step {
     ) -> Result<(), HookError> {
         let (at, requester) = (work.address, work.known.requesters.get(item).copied());
         match (self, requester) {
-            (Unbind, _) => work.undo_attachment(item, Hardware::Present),
+            (Unbind, _) => work.undo_attachment(item),
             (Quiesce, _) => {
                 let before =
                     work.with_config(|known| registers::quiesce(platform, at, known.msi, known.msix));
@@ -191,10 +191,13 @@ impl Step {
                 work.view = platform.bind(work.hand, work.to)?;
                 Ok(())
             }
-            (ConfirmBlocked, _) => match platform.dma_blocked(at)? {
-                true => Ok(()),
-                false => Err(HookError::NOT_BLOCKED),
-            },
+            (ConfirmBlocked, _) => {
+                if platform.dma_blocked(at)? {
+                    Ok(())
+                } else {
+                    Err(HookError::NOT_BLOCKED)
+                }
+            }
             (PrepareMsix, _) => platform.msix_prepare(at),
             (ReleaseMsix, _) => platform.msix_release(at),
             (Flush(Back), _) | (Block | Detach | Attach, None) => Ok(()),
@@ -246,6 +249,12 @@ impl Step {
             (Reset | AtsOn | AwaitIdle | ConfirmBlocked | Flush(Forward), _)
             | (Block | Detach | Attach, None) => Ok(()),
         }
+    }
+
+    /// Whether a failure of this step makes its device broken even if all else is undone: how much of an attachment
+    /// is undone is not known (R11).
+    pub(super) const fn breaks_its_device(self) -> bool {
+        matches!(self, Unbind)
     }
 
     /// Whether an item that panicked is undone as if it had been done: then it is not known what it did.

@@ -15,6 +15,7 @@ use alloc::vec::Vec;
 use super::error::{Failure, TransitionError, UndoError};
 use super::hand::Work;
 use super::steps::Step;
+use crate::Sbdf;
 use crate::memory::NoMemory;
 use crate::platform::{HookError, Platform};
 use crate::registry::{Journey, with_room};
@@ -65,6 +66,9 @@ impl<'a, P: Platform> Transaction<'a, P> {
                     if let Err(error) = result {
                         if error.is_panic() && step.is_undone_after_panic() {
                             self.at.item += 1;
+                        }
+                        if step.breaks_its_device() {
+                            work.broken = Some(error);
                         }
                         let (device, step) = (work.address, step.name());
                         return Err(TransitionError::Failed(Failure {
@@ -159,4 +163,9 @@ pub(super) fn guarded<R>(hook: impl FnOnce() -> Result<R, HookError>) -> Result<
     }
     #[cfg(not(feature = "std"))]
     hook()
+}
+
+/// Asks the platform something that has no error of its own; that it panics is one.
+pub(super) fn ask<R>(device: Sbdf, question: impl FnOnce() -> R) -> Result<R, TransitionError> {
+    guarded(|| Ok(question())).map_err(|error| TransitionError::failed(device, "ask the platform", error))
 }

@@ -15,6 +15,7 @@
 use alloc::vec::Vec;
 
 use super::Lifecycle;
+use super::claims::{Claims, DeviceClaim, DeviceTraveller};
 use super::device::{Condition, Device};
 use super::error::TransitionError;
 use super::event::Span;
@@ -22,20 +23,21 @@ use super::group::{GroupClaim, Key};
 use super::hand::Work;
 use super::scope;
 use super::steps::Step;
-use super::transaction::{Transaction, guarded};
+use super::transaction::{Transaction, ask, guarded};
 use crate::Sbdf;
 use crate::memory::NoMemory;
 use crate::owner::{DomainId, Owner};
 use crate::platform::{HookError, Platform, Request};
-use crate::registry::{Candidate, Claim, Member, Traveller, in_order, with_room};
+use crate::registry::{Candidate, Member, Traveller, in_order, with_room};
 use crate::transition::Transition;
 
 /// A device that could be claimed, as a transition's checks see it.
 pub(super) type Admission<'a, P> = Candidate<'a, Device<P>, <P as Platform>::Lock>;
-pub(super) type DeviceClaim<P> = Claim<Device<P>, <P as Platform>::Lock>;
 /// What is claimed beside the set: its groups, and whom its resets hit.
-type Claimed<P> = (Vec<GroupClaim<<P as Platform>::Lock>>, Vec<DeviceClaim<P>>);
-type DeviceTraveller<P> = Traveller<Device<P>, <P as Platform>::Lock>;
+type Claimed<'a, P> = (Vec<GroupClaim<<P as Platform>::Lock>>, Claims<'a, P>);
+
+/// Where a device goes, or is to stay, or why not.
+type Destination = Result<Option<Owner>, TransitionError>;
 
 /// What distinguishes one change of owner from another.
 pub(super) struct Change<'a, P: Platform> {
@@ -44,9 +46,9 @@ pub(super) struct Change<'a, P: Platform> {
     /// Where the set goes. Single members may be sent to quarantine instead.
     pub(super) to: Owner,
     /// Looks at each device under its lock: where it goes, `None` if it stays as it is, or why not.
-    pub(super) admit: &'a dyn Fn(&mut Admission<'_, P>, Sbdf) -> Result<Option<Owner>, TransitionError>,
+    pub(super) admit: &'a dyn Fn(&mut Admission<'_, P>, Sbdf) -> Destination,
     /// Where a claimed device goes, with what only the platform knows; `None` if it stays after all.
-    pub(super) redirect: &'a dyn Fn(&DeviceClaim<P>, Owner) -> Result<Option<Owner>, TransitionError>,
+    pub(super) redirect: &'a dyn Fn(&DeviceClaim<P>, Owner) -> Destination,
     /// What the device is afterwards.
     pub(super) settle: &'a dyn Fn(&mut Condition, Owner),
 }
@@ -54,7 +56,7 @@ pub(super) struct Change<'a, P: Platform> {
 impl<P: Platform> Lifecycle<P> {
     pub(super) fn transfer(&self, set: &[Member], change: &Change<'_, P>) -> Result<(), TransitionError> {
         let span = Span::begin(self, change.kind);
-        let mut travellers: Vec<DeviceTraveller<P>> = with_room(set.len())?;
+        let mut claims = Claims::with_room(self, set.len())?;
         let order;
         let members = if let [_] = set {
             set
@@ -66,7 +68,7 @@ impl<P: Platform> Lifecycle<P> {
             let at = member.address();
             let claimed = self.registry().claim(at, change.kind, |device| (change.admit)(device, at));
             match claimed {
-                Ok(Some((claim, to))) => travellers.push(Traveller { claim, to, wanted: member.wanted() }),
+                Ok(Some((claim, to))) => claims.push(claim, to, member.wanted()),
                 Ok(None) => {}
                 Err(error) => {
                     span.report(at, None, Some(change.to), Some(&error));
@@ -74,21 +76,11 @@ impl<P: Platform> Lifecycle<P> {
                 }
             }
         }
-        let mut result = Ok(());
-        travellers.retain_mut(|traveller| match (change.redirect)(&traveller.claim, traveller.to) {
-            Ok(to) => to.map(|to| traveller.to = to).is_some(),
-            Err(error) => {
-                result = Err(error);
-                false
-            }
-        });
-        result?;
-        if travellers.is_empty() {
+        claims.redirect(change.redirect)?;
+        if claims.is_empty() {
             return Ok(());
         }
-        let result = self.carry_out(&travellers, change, &span);
-        drop(travellers);
-        result
+        self.carry_out(&claims, change, &span)
     }
 
     /// The transition of devices that are claimed. Releases the claims.
@@ -107,7 +99,9 @@ impl<P: Platform> Lifecycle<P> {
         let (groups, bystanders) = match self.check(&mut work, change) {
             Ok(claimed) => claimed,
             Err(error) => {
-                work.iter().for_each(|member| span.ended(member, Some(&error)));
+                for member in &work {
+                    span.ended(member, Some(&error));
+                }
                 return Err(error);
             }
         };
@@ -143,8 +137,12 @@ impl<P: Platform> Lifecycle<P> {
     }
 
     /// The checks that need more than one device, and the claims that keep their answers true.
-    fn check(&self, work: &mut [Work<'_, P>], change: &Change<'_, P>) -> Result<Claimed<P>, TransitionError> {
-        let groups = self.claim_groups(work)?;
+    fn check(
+        &self,
+        work: &mut [Work<'_, P>],
+        change: &Change<'_, P>,
+    ) -> Result<Claimed<'_, P>, TransitionError> {
+        let groups = Self::claim_groups(work)?;
         self.check_groups(work, &groups, change)?;
         for member in work.iter() {
             self.check_policy(change.kind, member)?;
@@ -186,13 +184,13 @@ impl<P: Platform> Lifecycle<P> {
             self.forget_faults(work.address);
         }
         // What the old binding set up has been undone, and goes without a lock held.
-        if let Ok((Some(departure), Some(departed))) = released {
-            let (old, view) = rest.take().unwrap_or_default();
-            self.clear_up(departure, departed, old, view);
+        if let (Ok((Some(mut departure), Some(departed))), Some((old, view))) = (released, rest.take()) {
+            departure.bound = old;
+            self.clear_up(departure, departed, view);
         }
     }
 
-    fn claim_groups(&self, work: &[Work<'_, P>]) -> Result<Vec<GroupClaim<P::Lock>>, TransitionError> {
+    fn claim_groups(work: &[Work<'_, P>]) -> Result<Vec<GroupClaim<P::Lock>>, TransitionError> {
         let mut claims: Vec<GroupClaim<P::Lock>> = Vec::new();
         for member in work {
             if let Some(group) = &member.known.group
@@ -212,6 +210,10 @@ impl<P: Platform> Lifecycle<P> {
         groups: &[GroupClaim<P::Lock>],
         change: &Change<'_, P>,
     ) -> Result<(), TransitionError> {
+        if !change.steps.contains(&Step::Block) {
+            // Nobody is kept from anything by these steps.
+            return Ok(());
+        }
         for claim in groups.iter().filter(|claim| claim.group().len() > 1) {
             let mut in_the_way = Vec::new();
             for other in claim.group().members()? {
@@ -220,9 +222,10 @@ impl<P: Platform> Lifecycle<P> {
                 }
                 // Not there any more, or not yet: then it is in nobody's way.
                 let Ok(device) = self.registry().lock(other) else { continue };
-                let (owner, known) = (device.owner(), device.known.clone());
+                let (owner, known, broken) = (device.owner(), device.known.clone(), device.broken());
                 drop(device);
-                if known.behind.is_some() {
+                // Bridges only forward; what is broken cannot come along, and waits for its repair.
+                if known.behind.is_some() || broken.is_some() && change.to.guest().is_none() {
                     continue;
                 }
                 if let Some(twin) = work.iter().find(|member| member.known.shares_requester(&known)) {
@@ -230,7 +233,7 @@ impl<P: Platform> Lifecycle<P> {
                 }
                 let allowed = match owner {
                     Owner::Guest(_) => change.to == owner,
-                    Owner::Host => !self.ask(other, || self.platform().has_driver(other))?,
+                    Owner::Host => !ask(other, || self.platform().has_driver(other))?,
                     _ => true,
                 };
                 if !allowed && change.to.guest().is_some() {
@@ -256,8 +259,8 @@ impl<P: Platform> Lifecycle<P> {
         &self,
         work: &mut [Work<'_, P>],
         change: &Change<'_, P>,
-    ) -> Result<Vec<DeviceClaim<P>>, TransitionError> {
-        let mut bystanders = Vec::new();
+    ) -> Result<Claims<'_, P>, TransitionError> {
+        let mut bystanders = Claims::with_room(self, 0)?;
         if !change.steps.contains(&Step::Reset) {
             return Ok(bystanders);
         }
@@ -273,9 +276,8 @@ impl<P: Platform> Lifecycle<P> {
             work[place].reset = Some(scope);
             for other in scope::others(self, device, scope) {
                 let is_member = work.binary_search_by_key(&other, |member| member.address).is_ok();
-                if !is_member && bystanders.iter().all(|claim: &DeviceClaim<P>| claim.address() != other) {
-                    bystanders.try_reserve(1).map_err(NoMemory::from)?;
-                    bystanders.extend(scope::claim_bystander(self, device, other, change.kind)?);
+                if !is_member && bystanders.iter().all(|bystander| bystander.claim.address() != other) {
+                    scope::claim_bystander(self, device, other, change.kind, &mut bystanders)?;
                 }
             }
         }

@@ -11,6 +11,7 @@ use super::arena::Arena;
 use super::slot::Slot;
 use super::table::{Apart, Digits, Entry};
 use crate::Sbdf;
+use crate::address::{DevFn, Segment};
 use crate::memory::{NoMemory, Shared};
 use crate::sync::{AtomicPtr, Ordering, RawLock, Site, load_to_write_ptr, ordering};
 
@@ -30,28 +31,52 @@ pub(crate) struct Directory<T, L: RawLock> {
 }
 
 /// Two steps of four bits each over the bus number, so that a guest with one bus pays for one.
-struct SegmentDirectory<S>([Entry<BusesDirectory<S>>; HALF_BUS]);
+struct SegmentDirectory<S> {
+    number: Segment,
+    buses: [Entry<BusesDirectory<S>>; HALF_BUS],
+}
 struct BusesDirectory<S>([Entry<BusDirectory<S>>; HALF_BUS]);
 struct BusDirectory<S>([AtomicPtr<S>; DEVFNS]);
 
 impl<S> SegmentDirectory<S> {
-    fn new() -> Self {
-        Self(array::from_fn(|_| Entry::empty()))
+    fn new(number: Segment) -> Self {
+        Self { number, buses: array::from_fn(|_| Entry::empty()) }
     }
 
     #[inline]
     fn place(&self, address: Sbdf) -> Option<&AtomicPtr<S>> {
         let (high, low, devfn) = split(address);
-        self.0.get(high)?.get()?.0.get(low)?.get()?.0.get(devfn)
+        self.buses.get(high)?.get()?.0.get(low)?.get()?.0.get(devfn)
     }
 
     fn place_or_make(&self, address: Sbdf) -> Result<&AtomicPtr<S>, NoMemory> {
         let (high, low, devfn) = split(address);
-        let buses = self.0.get(high).ok_or(NoMemory)?;
+        let buses = self.buses.get(high).ok_or(NoMemory)?;
         let buses = buses.get_or_make(|| BusesDirectory(array::from_fn(|_| Entry::empty())))?;
         let bus = buses.0.get(low).ok_or(NoMemory)?;
         let bus = bus.get_or_make(|| BusDirectory(array::from_fn(|_| AtomicPtr::new(ptr::null_mut()))))?;
         bus.0.get(devfn).ok_or(NoMemory)
+    }
+}
+
+impl<S> SegmentDirectory<S> {
+    /// The first address at `from` or after it, in this segment, that points at a slot.
+    fn first_taken(&self, from: Sbdf) -> Option<Sbdf> {
+        let mut next = Some(if from.segment() < self.number { Sbdf::from_bdf(self.number, 0) } else { from });
+        while let Some(at) = next.filter(|at| at.segment() == self.number) {
+            let (high, low, _) = split(at);
+            let bus = self.buses.get(high).and_then(Entry::get).and_then(|buses| buses.0.get(low)?.get());
+            match bus {
+                // Relaxed: the caller looks the address up.
+                Some(_) if self.place(at).is_some_and(|slot| !slot.load(Ordering::Relaxed).is_null()) => {
+                    return Some(at);
+                }
+                Some(_) => next = at.successor(),
+                // A whole bus without addresses.
+                None => next = at.with_devfn(DevFn::from_bits(0xff)).successor(),
+            }
+        }
+        None
     }
 }
 
@@ -65,7 +90,7 @@ fn split(address: Sbdf) -> (usize, usize, usize) {
 
 impl<T, L: RawLock> Directory<T, L> {
     pub(crate) fn new(arena: Shared<Arena<T, L>>) -> Self {
-        Self { arena, first: Apart(SegmentDirectory::new()), others: Apart(Digits::new()) }
+        Self { arena, first: Apart(SegmentDirectory::new(Segment::new(0))), others: Apart(Digits::new()) }
     }
 
     #[inline]
@@ -74,6 +99,23 @@ impl<T, L: RawLock> Directory<T, L> {
             0 => Some(&self.first.0),
             segment => self.others.0.get(segment),
         }
+    }
+
+    /// The first guest address at `from` or after it that points at a slot.
+    pub(crate) fn first_taken(&self, from: Sbdf) -> Option<Sbdf> {
+        if from.segment().number() == 0
+            && let Some(taken) = self.first.0.first_taken(from)
+        {
+            return Some(taken);
+        }
+        let mut number = from.segment().number().max(1);
+        while let Some(segment) = self.others.0.next(number) {
+            if let Some(taken) = segment.first_taken(from) {
+                return Some(taken);
+            }
+            number = segment.number.number().checked_add(1)?;
+        }
+        None
     }
 
     /// The slot that a guest address points at.
@@ -98,7 +140,7 @@ impl<T, L: RawLock> Directory<T, L> {
         assert!(slot.belongs_to(&self.arena), "a slot and the registry of its guest");
         let segment = match address.segment().number() {
             0 => &self.first.0,
-            segment => self.others.0.get_or_make(segment, SegmentDirectory::new)?,
+            segment => self.others.0.get_or_make(segment, || SegmentDirectory::new(Segment::new(segment)))?,
         };
         // INVARIANT: asserted above. Release: pairs with the Acquire in `find`.
         let slot = NonNull::from(slot).as_ptr();

@@ -158,7 +158,7 @@ impl<V> Digits<V> {
     }
 
     /// The first value at `from` or after it.
-    fn next(&self, from: u32) -> Option<&V> {
+    pub(super) fn next(&self, from: u32) -> Option<&V> {
         let short = self.short.iter().skip(from as usize).find_map(Entry::get);
         short.or_else(|| {
             self.longer.iter().zip(1..).skip(Self::root(from).saturating_sub(1) as usize).find_map(

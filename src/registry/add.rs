@@ -63,7 +63,7 @@ pub(crate) struct Arriving<'a, D, L: RawLock> {
 pub(crate) enum Afterwards {
     /// The next device may come.
     Free,
-    /// It stays taken until [`release_address`](super::gone::release_address).
+    /// It stays taken until [`Departed::release_address`](super::gone::Departed::release_address).
     Kept,
 }
 

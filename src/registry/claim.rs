@@ -119,6 +119,11 @@ impl<D, L: RawLock> Claim<D, L> {
         self.slot().address()
     }
 
+    /// It was released.
+    pub(crate) fn is_released(&self) -> bool {
+        self.released.get()
+    }
+
     /// Whose the device was when it was claimed.
     pub(crate) fn owner(&self) -> Owner {
         self.from.owner()

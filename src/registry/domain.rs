@@ -185,6 +185,18 @@ impl<D, L: RawLock> Domain<D, L> {
         Devices::of(&self.state)
     }
 
+    /// The guest was reset and has seen nothing of its former devices: the slots of all that are gone are free again.
+    /// Returns how many.
+    pub fn acknowledge_reset(&self) -> Result<usize, AccessError> {
+        let mut freed = 0;
+        let mut next = Some(Sbdf::default());
+        while let Some(at) = next.and_then(|from| self.state.directory.first_taken(from)) {
+            freed += usize::from(self.acknowledge_gone(at)?);
+            next = at.successor();
+        }
+        Ok(freed)
+    }
+
     /// The guest has seen that the device at this address is gone: its slot is free again.
     ///
     /// Until then, or until the guest is reset, the address of a device reported gone stays taken and reads

@@ -6,7 +6,7 @@ use super::claim::CLAIMED;
 use crate::Sbdf;
 use crate::errno::Errno;
 use crate::owner::Owner;
-use crate::refcount::{KEEPS_ADDRESS, Ref, Slot, WouldDeadlock};
+use crate::refcount::{Holder, KEEPS_ADDRESS, Ref, Slot, WouldDeadlock};
 use crate::sync::{RawLock, Site, weakened};
 
 /// Why nothing was reported gone.
@@ -47,6 +47,11 @@ impl<D, L: RawLock> Departed<D, L> {
         self.0.slot().address()
     }
 
+    /// The first, by what `pick` makes of them, of its holders.
+    pub(crate) fn find_holder<R: Ord>(&self, pick: impl Fn(Holder) -> Option<R>) -> Option<R> {
+        self.0.slot().find_holder(pick)
+    }
+
     /// Runs `step` on the data under the device's lock.
     pub(crate) fn with<R>(&self, step: impl FnOnce(&mut D) -> R) -> Result<R, WouldDeadlock> {
         Ok(step(&mut self.0.settle()?.data))
@@ -61,13 +66,16 @@ impl<D, L: RawLock> Departed<D, L> {
     }
 }
 
+/// What was settled of a device, and the device, once it has left.
+type Left<R, D, L> = (R, Departed<D, L>);
+
 /// The steps of a surprise removal; `None` if there is no device to go. `settle` looks at the data once no access is
 /// inside any more, under the device's lock.
 pub(super) fn depart<D, L: RawLock, R>(
     core: &Core<D, L>,
     slot: &Slot<Record<D>, L>,
     mut settle: impl FnMut(&mut D, InHands) -> R,
-) -> Result<Option<(R, Departed<D, L>)>, WouldDeadlock> {
+) -> Result<Option<Left<R, D, L>>, WouldDeadlock> {
     let Some(departure) = slot.gone()? else { return Ok(None) };
     let departed = Departed::new(departure.keep());
     let mut settled = None;

@@ -11,9 +11,12 @@ use super::snapshot::Devices;
 use crate::Sbdf;
 use crate::memory::NoMemory;
 use crate::owner::{DomainId, Owner};
-use crate::refcount::Holder;
+use crate::refcount::{Holder, Slot};
 use crate::sync::RawLock;
 use crate::transition::Transition;
+
+/// A claim, and what its device was admitted with.
+type Claimed<R, D, L> = (Claim<D, L>, R);
 
 impl<D, L: RawLock> Registry<D, L> {
     /// Takes an address for a new device of the host.
@@ -37,7 +40,7 @@ impl<D, L: RawLock> Registry<D, L> {
         address: Sbdf,
         kind: Transition,
         admit: impl FnOnce(&mut Candidate<'_, D, L>) -> Result<Option<R>, E>,
-    ) -> Result<Option<(Claim<D, L>, R)>, E> {
+    ) -> Result<Option<Claimed<R, D, L>>, E> {
         Claim::take(&self.core, address, kind, admit)
     }
 
@@ -67,7 +70,7 @@ impl<D, L: RawLock> Registry<D, L> {
 
     /// Whether `address` is not free although its device is gone.
     pub(crate) fn is_kept(&self, address: Sbdf) -> bool {
-        self.core.arena.find(address).is_some_and(|slot| slot.keeps_address_when_gone())
+        self.core.arena.find(address).is_some_and(Slot::keeps_address_when_gone)
     }
 
     /// The first, by what `pick` makes of them, of a device's holders.
@@ -77,7 +80,7 @@ impl<D, L: RawLock> Registry<D, L> {
 
     /// The first present device at `from` or after it.
     pub(crate) fn next_device(&self, from: Sbdf) -> Option<Sbdf> {
-        self.core.arena.present_from(from).next().map(crate::refcount::Slot::address)
+        self.core.arena.present_from(from).next().map(Slot::address)
     }
 
     /// From now on this guest takes no devices. Returns those it has; `None` if there is no such guest.

@@ -108,6 +108,10 @@ impl<D, L: RawLock> RemovalTicket<D, L> {
     }
 
     fn advance(&mut self, waker: Option<&Waker>) -> Poll<Result<(), TicketError>> {
+        #[expect(
+            clippy::redundant_closure_for_method_calls,
+            reason = "the method is of one lifetime, this is of any"
+        )]
         self.advance_to(waker, |closing| closing.finish())
     }
 

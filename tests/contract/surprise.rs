@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use pcidevs::{AccessError, GoneError, Holder, Owner, RemoveError, TicketError};
+use pcidevs::{AccessError, GoneError, Holder, Member, Owner, RemoveError, TicketError};
 
 use crate::{DISK, GUEST, Machine, NIC, at};
 
@@ -122,4 +122,18 @@ fn l15_handles_outlive_the_registry() {
     drop(handle);
     assert_eq!(destroyed.load(Ordering::SeqCst), 2);
     assert_eq!(weak.address(), NIC);
+}
+
+#[test]
+fn a_reset_of_the_guest_frees_the_slots_of_all_it_lost() {
+    let machine = Machine::with(&[NIC, DISK]);
+    let guest = machine.registry.create_domain(GUEST).unwrap();
+    let slots = [at("00:03.0"), at("10000:07:1f.7")];
+    let set = [Member::at(NIC, slots[0]), Member::at(DISK, slots[1])];
+    machine.registry.move_devices(&set, Owner::Guest(GUEST)).unwrap();
+    assert_eq!(guest.acknowledge_reset(), Ok(0), "nothing is gone");
+    machine.registry.report_gone(NIC).unwrap();
+    machine.registry.report_gone(DISK).unwrap();
+    assert_eq!(guest.acknowledge_reset(), Ok(2));
+    assert_eq!(guest.acknowledge_reset(), Ok(0), "once");
 }
