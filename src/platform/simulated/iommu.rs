@@ -101,6 +101,12 @@ impl Translation {
         }
     }
 
+    /// Whether no request lands anywhere, neither now nor when what is cached has gone.
+    pub(super) fn is_blocked(&self) -> bool {
+        let lets_through = |entry: Entry| matches!(entry, Entry::Attached(_));
+        !lets_through(self.entry()) && !self.cached().is_some_and(lets_through)
+    }
+
     /// Where a request lands now.
     pub(super) fn resolve(&self) -> Dma {
         match self.cached().unwrap_or_else(|| self.entry()) {

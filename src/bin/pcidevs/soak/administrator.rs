@@ -97,7 +97,8 @@ impl Administrator<'_> {
 
     fn assign_group(&mut self) {
         let place = self.world.any(&mut self.random);
-        if self.world.plan().at(place).bundled {
+        let plan = self.world.plan();
+        if plan.near(&[place]).iter().any(|member| plan.at(*member).bundled) {
             return;
         }
         let guest = self.world.any_guest(&mut self.random);
@@ -130,7 +131,8 @@ impl Administrator<'_> {
             // Those that cannot be kept apart have to come along.
             set = self.world.plan().near(&set);
         }
-        set.retain(|place| self.owner(*place) == Some(from));
+        let bundle = self.world.plan().bundle();
+        set.retain(|place| self.owner(*place) == Some(from) && !bundle.contains(place));
         if from != Owner::Host {
             self.take_back(&set, from);
         }

@@ -1,7 +1,8 @@
 //! When all threads are gone: what can be said exactly, and whether everything can be shut down.
 
+use pcidevs::lifecycle::TransitionError;
 use pcidevs::platform::Entry;
-use pcidevs::{Holder, Owner, NoMemory};
+use pcidevs::{DomainId, Holder, NoMemory, Owner};
 
 use super::guardian::{bury, mend, run_deferred};
 use super::hotplug::replug;
@@ -97,22 +98,14 @@ impl World {
             }
         }
         for id in self.guests().ids() {
-            self.guests().condemn(id);
-            bury(self, id, statistics);
-            if self.guests().is_dying(id) {
-                self.violation(format_args!("domain {id} cannot be released at the end"));
-            }
+            self.release_at_the_end(id, statistics);
         }
         let left = run_deferred(self);
         if left > 0 {
             self.violation(format_args!("{left} things are left to be done at the end"));
         }
         for place in self.plan().top_down().iter().rev() {
-            let address = self.address(*place);
-            if let Err(error) = self.machine().remove_device(address) {
-                self.violation(format_args!("{address} cannot be removed at the end: {error}"));
-            }
-            self.end_life(*place);
+            self.remove_at_the_end(*place);
         }
         self.audit()?;
         for (requester, entry) in self.platform().entries() {
@@ -124,5 +117,31 @@ impl World {
             self.violation(format_args!("what the IOMMU had for {requester} was not flushed at the end"));
         }
         Ok(())
+    }
+
+    fn release_at_the_end(&self, id: DomainId, statistics: &mut Statistics) {
+        self.guests().condemn(id);
+        for _ in 0..self.plan().len() {
+            match bury(self, id, statistics) {
+                None => return,
+                // Nothing that is the guest's can be reset while the host has this.
+                Some(TransitionError::OthersInReset { other, owner: Owner::Host, .. }) => {
+                    let place = self.plan().find(other);
+                    place.into_iter().for_each(|place| self.remove_at_the_end(place));
+                }
+                Some(error) => {
+                    return self
+                        .violation(format_args!("domain {id} cannot be released at the end: {error}"));
+                }
+            }
+        }
+    }
+
+    fn remove_at_the_end(&self, place: usize) {
+        if self.end_life(place).is_some()
+            && let Err(error) = self.machine().remove_device(self.address(place))
+        {
+            self.violation(format_args!("{} cannot be removed at the end: {error}", self.address(place)));
+        }
     }
 }

@@ -24,7 +24,11 @@ pub(crate) struct Binder {
 
 impl Binder {
     /// The platform's `bind`.
-    pub(crate) fn bind(&self, device: &dyn Claimed<Model>, owner: Owner) -> Result<Binding<Model>, HookError> {
+    pub(crate) fn bind(
+        &self,
+        device: &dyn Claimed<Model>,
+        owner: Owner,
+    ) -> Result<Binding<Model>, HookError> {
         let party = self.guests.party(owner);
         if party == Party::NOBODY {
             return Ok(None);
@@ -114,4 +118,3 @@ impl Attachment<Model> for Vector {
         Ok(())
     }
 }
-

@@ -22,7 +22,9 @@ pub(crate) fn run(world: &World, seed: u64) -> Statistics {
         for _ in 0..32 {
             let place = world.any(&mut random);
             if random.random() {
-                act(world, place, &mut random, |device, random| dma(world, device, &mut statistics.dmas, random));
+                act(world, place, &mut random, |device, random| {
+                    dma(world, device, &mut statistics.dmas, random)
+                });
             } else if let Some(life) = world.life(place).filter(|life| life.vector.get() != Party::NOBODY) {
                 // Through the attachment: a reference first, and nothing if there is none.
                 let reached = act(world, life.place, &mut random, |device, _| {
@@ -73,7 +75,9 @@ fn dma(world: &World, device: &mut Inside<'_>, dmas: &mut Dmas, random: &mut Sma
         Dma::Reaches(owner) => {
             dmas.landed += 1;
             if world.guests().party(owner) != dma.by {
-                world.violation(format_args!("a late DMA of {address} landed with {owner}, who did not program it"));
+                world.violation(format_args!(
+                    "a late DMA of {address} landed with {owner}, who did not program it"
+                ));
             }
         }
     }
@@ -90,6 +94,7 @@ fn interrupt(world: &World, device: &Inside<'_>, interrupts: &mut Interrupts) {
     interrupts.delivered += 1;
     if device.broken().is_none() && world.guests().party(device.owner()) != party {
         let (address, owner) = (device.address(), device.owner());
-        world.violation(format_args!("an interrupt of {address}, which is with {owner}, landed with another"));
+        world
+            .violation(format_args!("an interrupt of {address}, which is with {owner}, landed with another"));
     }
 }

@@ -94,14 +94,18 @@ fn acknowledge(world: &World, random: &mut SmallRng) {
 }
 
 /// Releases a guest that dies, and makes the next one of its number.
-pub(crate) fn bury(world: &World, id: DomainId, statistics: &mut Statistics) {
+///
+/// Until that succeeds the guest is dying; why it did not.
+pub(crate) fn bury(world: &World, id: DomainId, statistics: &mut Statistics) -> Option<TransitionError> {
     let old = world.machine().domain(id);
     let holders = [Holder::Transition(Transition::Deassign)];
     let places = everywhere(world);
-    let released =
-        world.transition(statistics, "release", (&places, &holders), || world.machine().release_domain(id));
+    let mut why = None;
+    let released = world.transition(statistics, "release", (&places, &holders), || {
+        world.machine().release_domain(id).inspect_err(|error| why = Some(error.clone()))
+    });
     if released != Outcome::Ok {
-        return;
+        return why;
     }
     statistics.domain_deaths += 1;
     if let Some(old) = old {
@@ -111,6 +115,7 @@ pub(crate) fn bury(world: &World, id: DomainId, statistics: &mut Statistics) {
     if let Err(error) = world.machine().create_domain(id) {
         world.violation(format_args!("the number of a released guest: {error}"));
     }
+    None
 }
 
 /// Nothing is left of a guest: no list, no address, no device that reaches its memory.

@@ -46,7 +46,10 @@ struct Guest {
 impl Guests {
     pub(crate) fn new(count: u32) -> Self {
         let guests = Self { guests: Vec::new(), next: AtomicU32::new(Party::FIRST_GUEST) };
-        let new = |_| Guest { party: AtomicParty(guests.next.fetch_add(1, Ordering::SeqCst).into()), dying: AtomicBool::new(false) };
+        let new = |_| Guest {
+            party: AtomicParty(guests.next.fetch_add(1, Ordering::SeqCst).into()),
+            dying: AtomicBool::new(false),
+        };
         Self { guests: (0..count).map(new).collect(), ..guests }
     }
 

@@ -26,6 +26,8 @@ pub(crate) struct Place {
     pub(crate) reset: ResetSupport,
     /// A guest may have it.
     pub(crate) endpoint: bool,
+    /// It may stand for the devices behind it: its requests are theirs.
+    pub(crate) bridge: bool,
     /// Moved as one of a set, and neither removed nor lost.
     pub(crate) bundled: bool,
     /// Its PF and the bridge it is behind, with the name under which it holds them.
@@ -87,7 +89,9 @@ impl Plan {
     /// It can be moved without asking anybody.
     fn is_alone(&self, place: usize) -> bool {
         let Place { endpoint, below, near, .. } = &self.places[place];
-        *endpoint && below.is_empty() && near.iter().all(|other| *other == place || !self.places[*other].endpoint)
+        *endpoint
+            && below.is_empty()
+            && near.iter().all(|other| *other == place || !self.places[*other].endpoint)
     }
 
     fn depth(&self, place: usize) -> usize {
@@ -156,7 +160,8 @@ impl Plan {
 
     /// Those that a transition of these may claim.
     pub(crate) fn near(&self, set: &[usize]) -> Vec<usize> {
-        let mut near: Vec<_> = set.iter().flat_map(|place| self.places[*place].near.iter().copied()).collect();
+        let mut near: Vec<_> =
+            set.iter().flat_map(|place| self.places[*place].near.iter().copied()).collect();
         near.sort_unstable();
         near.dedup();
         near
@@ -180,6 +185,7 @@ impl Place {
             },
             reset: if has_flr { ResetSupport::Function } else { ResetSupport::Slot },
             endpoint: is_plain && function.bridge.is_none() && !is_host_bridge,
+            bridge: function.bridge.is_some(),
             bundled: false,
             above: Vec::new(),
             below: Vec::new(),
@@ -195,7 +201,8 @@ fn config(function: &Function) -> Vec<u8> {
     }
     let (vendor, device) = (function.vendor.unwrap_or(0xffff), function.device.unwrap_or(0xffff));
     let made = match function.bridge {
-        Some(buses) => ConfigBytes::bridge(vendor, device, buses),
+        // Of a kind that does not stand for what is behind it.
+        Some(buses) => ConfigBytes::root_port(vendor, device, buses),
         None => ConfigBytes::endpoint(vendor, device).class(function.class.unwrap_or_default()),
     };
     made.bytes().to_vec()

@@ -50,7 +50,9 @@ impl<'w> Call<'w> {
             world.violation(format_args!("{address} was removed and its destructor ran {times} times"));
         }
         if life.view.get() != Party::NOBODY || life.vector.get() != Party::NOBODY {
-            world.violation(format_args!("{address} was removed and somebody still sees it, or is interrupted"));
+            world.violation(format_args!(
+                "{address} was removed and somebody still sees it, or is interrupted"
+            ));
         }
         for requester in life.requesters.get().into_iter().flatten() {
             self.check_silent(address, *requester);

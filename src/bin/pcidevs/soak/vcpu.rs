@@ -77,13 +77,7 @@ fn host_access(world: &World, random: &mut SmallRng) -> bool {
     device.owner() == Owner::Host && inside(world, &mut device, Owner::Host, Party::HOST, random)
 }
 
-fn inside(
-    world: &World,
-    device: &mut Inside<'_>,
-    owner: Owner,
-    party: Party,
-    random: &mut SmallRng,
-) -> bool {
+fn inside(world: &World, device: &mut Inside<'_>, owner: Owner, party: Party, random: &mut SmallRng) -> bool {
     if !world.check_access(device, owner, party) {
         return false;
     }
@@ -115,6 +109,9 @@ fn write(world: &World, device: &Inside<'_>, value: u32) {
 /// Switches bus mastering on and has the device do a DMA, some time.
 fn program(world: &World, device: &mut Inside<'_>, party: Party) {
     let (platform, address) = (world.platform(), device.address());
+    if world.plan().at(device.life.place).bridge {
+        return;
+    }
     platform.config_write(address, COMMAND, Width::Word, MEMORY_AND_MASTER);
     device.program(Dma { by: party, resets: platform.resets(address) });
 }
