@@ -92,7 +92,9 @@ fn interrupt(world: &World, device: &Inside<'_>, interrupts: &mut Interrupts) {
         return;
     }
     interrupts.delivered += 1;
-    if device.broken().is_none() && world.guests().party(device.owner()) != party {
+    // A transition may have it in hand that has just broken it.
+    let may_be_broken = device.broken().is_some() || device.is_claimed() && world.mishaps().are_possible();
+    if !may_be_broken && world.guests().party(device.owner()) != party {
         let (address, owner) = (device.address(), device.owner());
         world
             .violation(format_args!("an interrupt of {address}, which is with {owner}, landed with another"));

@@ -59,10 +59,10 @@ impl World {
             let (entry, cached) =
                 (self.platform().entry(*requester), self.platform().cached_entry(*requester));
             let agrees = match owner {
-                Owner::Host | Owner::Guest(_) => entry == Entry::Attached(owner),
-                _ => !matches!(entry, Entry::Attached(_)),
+                Owner::Host | Owner::Guest(_) => entry == Entry::Attached(owner) && cached.is_none(),
+                _ => ![Some(entry), cached].iter().any(|entry| matches!(entry, Some(Entry::Attached(_)))),
             };
-            if !agrees || cached.is_some() {
+            if !agrees {
                 self.violation(format_args!(
                     "{address} is with {owner}, and the IOMMU has {entry:?} (cached: {cached:?}) for {requester}"
                 ));
