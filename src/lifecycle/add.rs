@@ -1,6 +1,7 @@
 //! A device becomes known: built up while nobody can see it, and published whole, or unknown again.
 
 use alloc::boxed::Box;
+use alloc::vec::Vec;
 use core::cell::RefCell;
 use core::fmt;
 
@@ -9,7 +10,7 @@ use super::departure::{self, Departure};
 use super::device::{Bound, Condition, Device, Link, Links};
 use super::error::TransitionError;
 use super::event::Span;
-use super::group::{Group, Key};
+use super::group::{Group, GroupClaim, Key};
 use super::hand::{Newcomer, Work};
 use super::known::{Known, Read};
 use super::steps;
@@ -18,7 +19,7 @@ use super::transfer::Change;
 use crate::Sbdf;
 use crate::memory::Shared;
 use crate::owner::Owner;
-use crate::platform::{Facts, Platform, Request};
+use crate::platform::{Binding, Facts, Platform, Request};
 use crate::refcount::{Busy, Holder};
 use crate::registry::{AddRefused, Afterwards, Arriving, Member, with_room};
 use crate::transition::Transition;
@@ -120,8 +121,9 @@ impl<P: Platform> Lifecycle<P> {
             Err(reason) => return Err(AddDeviceError { data, reason }),
         };
         let newcomer = Newcomer { address, data: RefCell::new(data) };
-        let view = match self.enter(&newcomer, &prepared.known) {
-            Ok(view) => view,
+        // The groups stay claimed until the device is seen in them.
+        let (view, _groups) = match self.enter(&newcomer, &prepared.known) {
+            Ok(entered) => entered,
             Err(reason) => return Err(AddDeviceError { data: newcomer.data.into_inner(), reason }),
         };
         let mut device = prepared.with_data(newcomer.data.into_inner());
@@ -158,12 +160,14 @@ impl<P: Platform> Lifecycle<P> {
         &self,
         newcomer: &Newcomer<P::Data>,
         known: &Shared<Known<P::Lock>>,
-    ) -> Result<Option<Box<dyn crate::platform::Attachment<P::Data>>>, TransitionError> {
+    ) -> Result<(Binding<P::Data>, Vec<GroupClaim<P::Lock>>), TransitionError> {
         let mut work = with_room(1)?;
         work.push(Work::new(newcomer, known.clone(), Bound::default(), Owner::Unowned, Owner::Host));
+        let groups = self.keep_shared(&mut work)?;
+        self.check_groups(&work, &groups, steps::ENTER, Owner::Host)?;
         let mut transaction = Transaction::new(self.platform(), steps::ENTER, work)?;
         match transaction.run() {
-            Ok(()) => Ok(transaction.work.first_mut().and_then(|work| work.view.take())),
+            Ok(()) => Ok((transaction.work.first_mut().and_then(|work| work.view.take()), groups)),
             Err(error) => {
                 transaction.roll_back();
                 Err(transaction.explain(error))

@@ -1,6 +1,7 @@
 //! A device in the hands of a transition: how its data is reached, and what the transition has done with it.
 
 use alloc::boxed::Box;
+use alloc::vec::Vec;
 use core::cell::RefCell;
 
 use super::device::{Bound, Device, Link, Links};
@@ -194,6 +195,8 @@ pub(super) struct Work<'a, P: Platform> {
     pub(super) bound: Bound<P::Data>,
     /// How many of it an earlier transition had undone, when it broke the device.
     undone_before: usize,
+    /// Requester IDs whose entries devices outside the set need too.
+    pub(super) keeps: Vec<Sbdf>,
     /// What the new owner sees.
     pub(super) view: Option<Box<dyn Attachment<P::Data>>>,
     pub(super) quiesced: Option<Quiesced>,
@@ -226,6 +229,7 @@ impl<'a, P: Platform> Work<'a, P> {
             to,
             undone_before: bound.undone,
             bound,
+            keeps: Vec::new(),
             view: None,
             quiesced: None,
             reset: None,

@@ -30,7 +30,8 @@ pub(super) struct Known<L: crate::sync::RawLock> {
     pub(super) stride: Option<Stride>,
     pub(super) msi: Option<u16>,
     pub(super) msix: Option<u16>,
-    pub(super) has_ats: bool,
+    /// Where its ATS capability is.
+    pub(super) ats: Option<u16>,
     /// Whether it may go to a guest at all.
     pub(super) is_endpoint: bool,
     /// The buses behind it, as they were when it was added.
@@ -106,7 +107,7 @@ impl Read {
             stride: self.stride,
             msi: find_capability(config, MSI).map(u16::from),
             msix: find_capability(config, MSIX).map(u16::from),
-            has_ats: find_extended_capability(config, ATS).is_some(),
+            ats: find_extended_capability(config, ATS),
             is_endpoint: endpoint && self.behind.is_none() && !is_host_bridge(config),
             behind: self.behind,
             group,

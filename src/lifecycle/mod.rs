@@ -27,7 +27,7 @@
 //! | `transfer` | the path of every change of owner: claims, checks, steps, commit, events |
 //! | `assign`, `quarantine`, `domain` | to and from guests; quarantine, hiding; the end of a guest |
 //! | `add`, `scan`, `remove`, `gone`, `departure` | devices come, and leave: asked, or gone |
-//! | `group`, `scope`, `topology`, `known` | who cannot be kept apart; what a reset reaches; bridges; what is known |
+//! | `group`, `sharing`, `scope`, `topology`, `known` | who cannot be kept apart; what a reset reaches; bridges; what is known |
 //! | `reset`, `repair`, `requester` | resets; broken devices; faults |
 //! | `interrupts`, `unplug` | MSI-X tables; asking a guest |
 //! | `event`, `status` | what happened; what a list shows |
@@ -57,6 +57,7 @@ mod requester;
 mod reset;
 mod scan;
 mod scope;
+mod sharing;
 mod status;
 mod steps;
 mod topology;

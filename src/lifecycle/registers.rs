@@ -1,5 +1,7 @@
-//! The few registers that transitions write themselves: bus mastering, and the enables of MSI and MSI-X.
+//! The few registers that transitions read and write themselves: bus mastering, the enables of MSI and MSI-X; and
+//! whether ATS is on, which the platform switches.
 
+use super::known::Known;
 use crate::Sbdf;
 use crate::platform::{Platform, Width};
 
@@ -10,6 +12,9 @@ const CONTROL: u16 = 2;
 const MSI_ENABLE: u32 = 1 << 0;
 const MSIX_FUNCTION_MASK: u32 = 1 << 14;
 const MSIX_ENABLE: u32 = 1 << 15;
+/// Of the ATS capability (PCIe 6.0 §10.5.1.3).
+const ATS_CONTROL: u16 = 6;
+const ATS_ENABLE: u32 = 1 << 15;
 
 /// What the registers held before.
 #[derive(Clone, Copy, Debug)]
@@ -17,10 +22,18 @@ pub(super) struct Quiesced {
     command: u32,
     msi: Option<(u16, u32)>,
     msix: Option<(u16, u32)>,
+    ats_on: bool,
+}
+
+impl Quiesced {
+    /// Whether address translation services were on.
+    pub(super) const fn has_ats_on(&self) -> bool {
+        self.ats_on
+    }
 }
 
 /// Masks MSI and MSI-X and switches bus mastering off. Under the device's lock.
-pub(super) fn quiesce<P: Platform>(platform: &P, at: Sbdf, msi: Option<u16>, msix: Option<u16>) -> Quiesced {
+pub(super) fn quiesce<P: Platform>(platform: &P, at: Sbdf, known: &Known<P::Lock>) -> Quiesced {
     let change = |offset: u16, change: fn(u32) -> u32| {
         let before = platform.config_read(at, offset, Width::Word) & 0xffff;
         if change(before) != before {
@@ -28,16 +41,18 @@ pub(super) fn quiesce<P: Platform>(platform: &P, at: Sbdf, msi: Option<u16>, msi
         }
         before
     };
-    let msi = msi.map(|capability| {
+    let msi = known.msi.map(|capability| {
         let control = capability + CONTROL;
         (control, change(control, |before| before & !MSI_ENABLE))
     });
-    let msix = msix.map(|capability| {
+    let msix = known.msix.map(|capability| {
         let control = capability + CONTROL;
         let masked = |before| if before & MSIX_ENABLE == 0 { before } else { before | MSIX_FUNCTION_MASK };
         (control, change(control, masked))
     });
-    Quiesced { msi, msix, command: change(COMMAND, |before| before & !BUS_MASTER) }
+    let is_on = |capability| platform.config_read(at, capability + ATS_CONTROL, Width::Word) & ATS_ENABLE != 0;
+    let ats_on = known.ats.is_some_and(is_on);
+    Quiesced { msi, msix, ats_on, command: change(COMMAND, |before| before & !BUS_MASTER) }
 }
 
 /// Writes back what the registers held.

@@ -133,6 +133,7 @@ impl<P: Platform> Lifecycle<P> {
         for leaver in leavers {
             work.extend(leaver.work());
         }
+        let _shared = self.keep_shared(&mut work)?;
         let mut transaction = Transaction::new(self.platform(), steps::LEAVE, work)?;
         let result = transaction.run();
         let result = result.map_err(|error| {

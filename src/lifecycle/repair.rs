@@ -57,9 +57,10 @@ impl<P: Platform> Lifecycle<P> {
         // Kept while its translations are switched off, or gone.
         let handle = self.get(address);
         let mut device = self.lock(address).map_err(|error| TransitionError::of_access(address, error))?;
-        let (owner, has_ats) = (device.owner(), device.known.has_ats);
+        let (owner, has_ats) = (device.owner(), device.known.ats.is_some());
         if owner.guest().is_some() {
             device.condition.broken.get_or_insert(FLUSH_TIMED_OUT);
+            device.strand();
         }
         drop(device);
         let off = if has_ats { guarded(|| self.platform().set_ats(address, Switch::Off)) } else { Ok(()) };

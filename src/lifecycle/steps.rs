@@ -21,7 +21,7 @@ pub(super) enum Step {
     AwaitIdle,
     /// Address translation services are off.
     AtsOff,
-    /// Address translation services are on again, after a reset.
+    /// Address translation services are on again, after a reset, if they were before.
     AtsOn,
     /// Its requests reach nobody, under any requester ID.
     Block,
@@ -139,7 +139,7 @@ impl Step {
     pub(super) fn items<P: Platform>(self, work: &Work<'_, P>) -> usize {
         match self {
             Unbind => work.attachments(),
-            AtsOff | AtsOn => usize::from(work.known.has_ats),
+            AtsOff | AtsOn => usize::from(work.known.ats.is_some()),
             // What never had an owner has no entries.
             Detach if work.from == Owner::Unowned => 0,
             Block | Detach => work.known.requesters.len(),
@@ -163,15 +163,14 @@ impl Step {
         match (self, requester) {
             (Unbind, _) => work.undo_attachment(item),
             (Quiesce, _) => {
-                let before =
-                    work.with_config(|known| registers::quiesce(platform, at, known.msi, known.msix));
-                work.quiesced = before;
+                work.quiesced = work.with_config(|known| registers::quiesce(platform, at, known));
                 Ok(())
             }
             (AwaitIdle, _) => platform.await_idle(at),
             (AtsOff, _) => platform.set_ats(at, Switch::Off),
-            (AtsOn, _) => platform.set_ats(at, Switch::On),
+            (AtsOn, _) => ats_as_before(platform, work),
             (Block, Some(requester)) => platform.iommu_block(at, requester),
+            (Detach, Some(requester)) if work.keeps.contains(&requester) => Ok(()),
             (Detach, Some(requester)) => platform.iommu_detach(at, requester),
             (Attach, Some(requester)) => {
                 // Before the hook: if that panics it is not known what it did.
@@ -221,7 +220,8 @@ impl Step {
                 }
                 Ok(())
             }
-            (AtsOff, _) => platform.set_ats(at, Switch::On),
+            (AtsOff, _) => ats_as_before(platform, work),
+            (Detach, Some(requester)) if work.keeps.contains(&requester) => Ok(()),
             (Block | Detach, Some(requester)) => match work.from {
                 owner if has_tables(owner) => platform.iommu_attach(at, requester, owner),
                 Owner::Unowned => platform.iommu_detach(at, requester),
@@ -229,6 +229,7 @@ impl Step {
             },
             (Attach, Some(requester)) => {
                 let undone = match work.from {
+                    Owner::Unowned if work.keeps.contains(&requester) => Ok(()),
                     Owner::Unowned => platform.iommu_detach(at, requester),
                     _ => platform.iommu_block(at, requester),
                 };
@@ -260,6 +261,14 @@ impl Step {
     /// Whether an item that panicked is undone as if it had been done: then it is not known what it did.
     pub(super) const fn is_undone_after_panic(self) -> bool {
         matches!(self, Attach | Block | Detach)
+    }
+}
+
+/// Switches ATS on if it was before the transition.
+fn ats_as_before<P: Platform>(platform: &P, work: &Work<'_, P>) -> Result<(), HookError> {
+    match &work.quiesced {
+        Some(before) if before.has_ats_on() => platform.set_ats(work.address, Switch::On),
+        _ => Ok(()),
     }
 }
 

@@ -22,12 +22,12 @@ use super::event::Span;
 use super::group::{GroupClaim, Key};
 use super::hand::Work;
 use super::scope;
-use super::steps::Step;
+use super::steps::{ENTER, Step};
 use super::transaction::{Transaction, ask, guarded};
 use crate::Sbdf;
 use crate::memory::NoMemory;
 use crate::owner::{DomainId, Owner};
-use crate::platform::{HookError, Platform, Request};
+use crate::platform::{HookError, Platform, Request, ResetScope};
 use crate::registry::{Candidate, Member, Traveller, in_order, with_room};
 use crate::transition::Transition;
 
@@ -143,7 +143,10 @@ impl<P: Platform> Lifecycle<P> {
         change: &Change<'_, P>,
     ) -> Result<Claimed<'_, P>, TransitionError> {
         let groups = Self::claim_groups(work)?;
-        self.check_groups(work, &groups, change)?;
+        self.check_groups(work, &groups, change.steps, change.to)?;
+        if change.steps == ENTER {
+            self.find_shared(work)?;
+        }
         for member in work.iter() {
             self.check_policy(change.kind, member)?;
         }
@@ -190,7 +193,7 @@ impl<P: Platform> Lifecycle<P> {
         }
     }
 
-    fn claim_groups(work: &[Work<'_, P>]) -> Result<Vec<GroupClaim<P::Lock>>, TransitionError> {
+    pub(super) fn claim_groups(work: &[Work<'_, P>]) -> Result<Vec<GroupClaim<P::Lock>>, TransitionError> {
         let mut claims: Vec<GroupClaim<P::Lock>> = Vec::new();
         for member in work {
             if let Some(group) = &member.known.group
@@ -204,13 +207,15 @@ impl<P: Platform> Lifecycle<P> {
     }
 
     /// Whether the other members of the groups allow this (see `group`).
-    fn check_groups(
+    pub(super) fn check_groups(
         &self,
         work: &[Work<'_, P>],
         groups: &[GroupClaim<P::Lock>],
-        change: &Change<'_, P>,
+        steps: &[Step],
+        to: Owner,
     ) -> Result<(), TransitionError> {
-        if !change.steps.contains(&Step::Block) {
+        let enters = steps == ENTER;
+        if !enters && !steps.contains(&Step::Block) {
             // Nobody is kept from anything by these steps.
             return Ok(());
         }
@@ -224,19 +229,24 @@ impl<P: Platform> Lifecycle<P> {
                 let Ok(device) = self.registry().lock(other) else { continue };
                 let (owner, known, broken) = (device.owner(), device.known.clone(), device.broken());
                 drop(device);
-                // Bridges only forward; what is broken cannot come along, and waits for its repair.
-                if known.behind.is_some() || broken.is_some() && change.to.guest().is_none() {
+                // Bridges only forward. Who enters joins the host's devices; what is broken cannot come along, and
+                // waits for its repair.
+                let is_apart = match enters {
+                    true => matches!(owner, Owner::Host | Owner::Unowned),
+                    false => broken.is_some() && to.guest().is_none(),
+                };
+                if known.behind.is_some() || is_apart {
                     continue;
                 }
                 if let Some(twin) = work.iter().find(|member| member.known.shares_requester(&known)) {
                     return Err(TransitionError::Inseparable { device: twin.address, other });
                 }
                 let allowed = match owner {
-                    Owner::Guest(_) => change.to == owner,
+                    Owner::Guest(_) => to == owner,
                     Owner::Host => !ask(other, || self.platform().has_driver(other))?,
                     _ => true,
                 };
-                if !allowed && change.to.guest().is_some() {
+                if !allowed && to.guest().is_some() {
                     in_the_way.try_reserve(1).map_err(NoMemory::from)?;
                     in_the_way.push((other, owner));
                 }
@@ -269,6 +279,11 @@ impl<P: Platform> Lifecycle<P> {
             let scope = guarded(|| self.platform().reset_scope(device, change.kind))
                 .map_err(|error| TransitionError::failed(device, Step::Reset.name(), error))?;
             let Some(scope) = scope else { continue };
+            if scope == ResetScope::Function {
+                // It reaches nobody else, however large the set is.
+                work[place].reset = Some(scope);
+                continue;
+            }
             let reaches = |other: Sbdf| scope::reaches(self, device, scope, other);
             if work[..place].iter().any(|earlier| earlier.reset == Some(scope) && reaches(earlier.address)) {
                 continue;

@@ -4,7 +4,7 @@ use core::fmt;
 use core::ops::{Deref, DerefMut};
 use core::ptr::NonNull;
 
-use super::binding::Record;
+use super::binding::{Binding, Place, Record};
 use super::claim::is_claimed;
 use super::status::Status;
 use crate::Sbdf;
@@ -231,6 +231,16 @@ impl<'a, D, L: RawLock> Locked<'a, D, L> {
     /// A transition has claimed the device.
     pub fn is_claimed(&self) -> bool {
         is_claimed(&self.0)
+    }
+
+    /// Takes the device out of the sight of the guest that has it: its DMA may still reach that guest, so it stays on
+    /// the guest's list. The guest's slot stays taken, reading ones, until it is acknowledged. Nothing if no guest has
+    /// the device, or a transition, which then finds out for itself.
+    pub(crate) fn strand(&mut self) {
+        if let (false, Place::Guest(guest, _)) = (self.is_claimed(), self.0.binding.place()) {
+            self.0.binding = Binding::settled(Place::DmaOf(guest));
+            self.0.slot().rename_parked(Holder::Domain(guest.id), Holder::DmaOf(guest.id));
+        }
     }
 
     /// Takes a use that outlasts the lock, also while a removal is pending: for an effect of this access that
