@@ -50,7 +50,8 @@ pub(super) fn quiesce<P: Platform>(platform: &P, at: Sbdf, known: &Known<P::Lock
         let masked = |before| if before & MSIX_ENABLE == 0 { before } else { before | MSIX_FUNCTION_MASK };
         (control, change(control, masked))
     });
-    let is_on = |capability| platform.config_read(at, capability + ATS_CONTROL, Width::Word) & ATS_ENABLE != 0;
+    let is_on =
+        |capability| platform.config_read(at, capability + ATS_CONTROL, Width::Word) & ATS_ENABLE != 0;
     let ats_on = known.ats.is_some_and(is_on);
     Quiesced { msi, msix, ats_on, command: change(COMMAND, |before| before & !BUS_MASTER) }
 }

@@ -1,8 +1,8 @@
 //! add: a device is known from one instant on, set up for the host, or unknown again.
 
 use pcidevs::lifecycle::{Added, DeviceInfo, TransitionError};
-use pcidevs::platform::{ConfigBytes, Entry, Fault, Hook, Refusal, Rule, VirtualFunctions};
 use pcidevs::platform::Switch;
+use pcidevs::platform::{ConfigBytes, Entry, Fault, Hook, Refusal, Rule, VirtualFunctions};
 use pcidevs::{Errno, Holder, Owner, Transition};
 
 use crate::scaffold::{
@@ -187,12 +187,17 @@ fn add_returns_the_errno_of_the_hook() {
 fn add_is_busy_while_another_adds_there_and_nobody_finds_it_before() {
     let machine = empty();
     machine.platform().plug(at("00:03.0"), nic());
-    let added = while_it_hangs(&machine, Hook::Bind, || add(&machine, "00:03.0"), || {
-        let busy = busy(add(&machine, "00:03.0"));
-        assert_eq!(busy.holders, [Holder::Transition(Transition::Add)]);
-        assert!(machine.get(at("00:03.0")).is_none() && machine.devices().next().is_none());
-        assert!(listed(&machine, Owner::Host).is_empty());
-    });
+    let added = while_it_hangs(
+        &machine,
+        Hook::Bind,
+        || add(&machine, "00:03.0"),
+        || {
+            let busy = busy(add(&machine, "00:03.0"));
+            assert_eq!(busy.holders, [Holder::Transition(Transition::Add)]);
+            assert!(machine.get(at("00:03.0")).is_none() && machine.devices().next().is_none());
+            assert!(listed(&machine, Owner::Host).is_empty());
+        },
+    );
     assert_eq!(added, Ok(Added::New));
     check(&machine);
 }

@@ -5,8 +5,8 @@ use pcidevs::platform::{Hook, Refusal, Rule};
 use pcidevs::{Errno, Owner, Transition};
 
 use crate::scaffold::{
-    GUEST, Machine, OUTAGE, TO_GUEST, assigned, at, check, dump, empty, errno, fail, failure, listed, machine,
-    nic, owner, plug_vf, set,
+    GUEST, Machine, OUTAGE, TO_GUEST, assigned, at, check, dump, empty, errno, fail, failure, listed,
+    machine, nic, owner, plug_vf, set,
 };
 
 fn again(machine: &Machine, address: &str, info: DeviceInfo) -> Result<Added<u32>, TransitionError> {

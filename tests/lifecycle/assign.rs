@@ -6,8 +6,8 @@ use pcidevs::{Errno, Holder, Member, Owner};
 
 use crate::bench::{IRQFD, SLOT};
 use crate::scaffold::{
-    COMMAND, GUEST, MASTER, MSIX_CONTROL, OTHER, OUTAGE, TO_GUEST, TO_OTHER, assigned, at, check, dump, empty,
-    entry, errno, fail, failure, listed, machine, nic, owner, pci_bridge, plug, set, work,
+    COMMAND, GUEST, MASTER, MSIX_CONTROL, OTHER, OUTAGE, TO_GUEST, TO_OTHER, assigned, at, check, dump,
+    empty, entry, errno, fail, failure, listed, machine, nic, owner, pci_bridge, plug, set, work,
 };
 
 const NIC: &str = "00:03.0";
@@ -177,7 +177,16 @@ fn if_the_undo_fails_the_device_is_broken_under_its_dma_owner_and_the_guest_is_s
     platform.fail_every(Hook::IommuBlock, pcidevs::platform::Fault::Error(OUTAGE));
     platform.clear_faults();
     let calls = [
-        "permit", "reset_scope", "undo", "await_idle", "set_ats", "block", "flush", "reset", "attach", "flush",
+        "permit",
+        "reset_scope",
+        "undo",
+        "await_idle",
+        "set_ats",
+        "block",
+        "flush",
+        "reset",
+        "attach",
+        "flush",
         "bind",
     ];
     let bind = u64::try_from(calls.len()).expect("few") - 1;

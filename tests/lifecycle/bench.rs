@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use pcidevs::address::Segment;
 use pcidevs::platform::{
-    Attachment, AttachmentKind, Binding, Call, Claimed, Facts, GroupId, Hardware, HookError, Platform, Refusal,
-    Request, ResetKind, ResetScope, Simulated, Switch, Width,
+    Attachment, AttachmentKind, Binding, Call, Claimed, Facts, GroupId, Hardware, HookError, Platform,
+    Refusal, Request, ResetKind, ResetScope, Simulated, Switch, Width,
 };
 use pcidevs::{DefaultLock, DomainId, Owner, Sbdf, Transition};
 

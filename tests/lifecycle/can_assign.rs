@@ -5,8 +5,8 @@ use pcidevs::platform::{ConfigBytes, Hook, Platform, Refusal, Rule, Width};
 use pcidevs::{DomainId, Errno, Owner};
 
 use crate::scaffold::{
-    GUEST, MSIX_CONTROL, MSIX_ENABLE, MSIX_MASK, Machine, OTHER, OUTAGE, TO_GUEST, TO_OTHER, assigned, at, dump,
-    empty, fail, failure, machine, nic, pci_bridge, plug, port, set, while_it_hangs,
+    GUEST, MSIX_CONTROL, MSIX_ENABLE, MSIX_MASK, Machine, OTHER, OUTAGE, TO_GUEST, TO_OTHER, assigned, at,
+    dump, empty, fail, failure, machine, nic, pci_bridge, plug, port, set, while_it_hangs,
 };
 
 const NIC: &str = "00:03.0";

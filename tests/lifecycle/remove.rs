@@ -7,8 +7,8 @@ use pcidevs::{Errno, Holder, Owner, Transition};
 
 use crate::bench::{IRQFD, SLOT};
 use crate::scaffold::{
-    COMMAND, GUEST, MASTER, OUTAGE, TO_GUEST, assigned, at, block_by_hand, busy, check, dump, empty,
-    entry, errno, fail, failure, held_by, listed, machine, nic, owner, plug, plug_vf, port, set, while_it_hangs,
+    COMMAND, GUEST, MASTER, OUTAGE, TO_GUEST, assigned, at, block_by_hand, busy, check, dump, empty, entry,
+    errno, fail, failure, held_by, listed, machine, nic, owner, plug, plug_vf, port, set, while_it_hangs,
 };
 
 #[test]

@@ -52,7 +52,8 @@ pub(crate) fn port(secondary: u8, subordinate: u8) -> ConfigBytes {
 
 /// A bridge from PCI Express to conventional PCI, which puts its own requester ID in place of those behind it.
 pub(crate) fn pci_bridge(primary: u8, secondary: u8) -> ConfigBytes {
-    ConfigBytes::bridge(0x104c, 0x8240, buses(primary, secondary, secondary)).express_port(PortType::PcieToPci)
+    ConfigBytes::bridge(0x104c, 0x8240, buses(primary, secondary, secondary))
+        .express_port(PortType::PcieToPci)
 }
 
 /// A machine with two guests and no devices.
@@ -190,9 +191,15 @@ pub(crate) fn dump(machine: &Machine) -> Vec<String> {
         if let Ok(locked) = machine.lock(address) {
             let flags = (locked.is_read_only(), locked.is_deferred(), locked.is_extended_function());
             let claim = (locked.is_claimed(), locked.is_removing(), locked.guest_address());
-            lines.push(format!("  {:?} {flags:?} {claim:?} {:?} {}", locked.node(), locked.requesters(), **locked));
+            lines.push(format!(
+                "  {:?} {flags:?} {claim:?} {:?} {}",
+                locked.node(),
+                locked.requesters(),
+                **locked
+            ));
         }
-        let registers = [COMMAND, 0x7e, MSIX_CONTROL].map(|at| platform.config_read(address, at, Width::Word));
+        let registers =
+            [COMMAND, 0x7e, MSIX_CONTROL].map(|at| platform.config_read(address, at, Width::Word));
         let (ats, msix) = (platform.ats(address), platform.msix_prepared(address));
         lines.push(format!("  registers {registers:x?}, ATS {ats:?}, MSI-X prepared {msix}"));
         lines.push(format!("  group {:?}", machine.group_of(address)));
@@ -226,7 +233,8 @@ pub(crate) fn check(machine: &Machine) {
     for device in machine.devices() {
         let status = &device.status;
         let address = status.address;
-        let lists = owners().into_iter().filter(|owner| listed(machine, *owner).contains(&address.to_string()));
+        let lists =
+            owners().into_iter().filter(|owner| listed(machine, *owner).contains(&address.to_string()));
         let owner = status.owner.expect("present");
         assert_eq!(lists.collect::<Vec<_>>(), [owner], "the lists of {address}");
         let named = u32::try_from(status.holders.len()).expect("few");

@@ -6,8 +6,8 @@ use pcidevs::platform::{Entry, Hook};
 use pcidevs::{Errno, Owner};
 
 use crate::scaffold::{
-    Machine, OUTAGE, at, check, dump, empty, entry, errno, fail, failure, listed, nic, owner, pci_bridge, set,
-    while_it_hangs,
+    Machine, OUTAGE, at, check, dump, empty, entry, errno, fail, failure, listed, nic, owner, pci_bridge,
+    set, while_it_hangs,
 };
 
 const ZERO: Segment = Segment::new(0);
@@ -92,7 +92,10 @@ fn a_scanned_device_is_adopted_when_the_host_reports_it_and_not_added_twice() {
     machine.scan(ZERO, |_| 5).expect("scanned");
     let added = machine.add(at("00:03.0"), DeviceInfo::default(), 7).expect("known");
     assert_eq!(added, Added::Again(7));
-    assert_eq!((owner(&machine, "00:03.0"), **machine.lock(at("00:03.0")).expect("known")), (Some(Owner::Host), 5));
+    assert_eq!(
+        (owner(&machine, "00:03.0"), **machine.lock(at("00:03.0")).expect("known")),
+        (Some(Owner::Host), 5)
+    );
     machine.platform().record(true);
     machine.set_host().expect("nothing left");
     machine.add(at("00:03.0"), DeviceInfo::default(), 7).expect("known");

@@ -7,8 +7,8 @@ use pcidevs::platform::{ConfigBytes, Hook};
 use pcidevs::{Errno, Member, Owner, Sbdf};
 
 use crate::scaffold::{
-    GUEST, OUTAGE, TO_GUEST, assigned, at, check, dump, empty, errno, fail, failure, held_by, listed, machine,
-    owner, plug, set, while_it_hangs,
+    GUEST, OUTAGE, TO_GUEST, assigned, at, check, dump, empty, errno, fail, failure, held_by, listed,
+    machine, owner, plug, set, while_it_hangs,
 };
 
 const THREE: [&str; 3] = ["00:03.0", "00:04.0", "00:05.0"];

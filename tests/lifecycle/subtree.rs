@@ -5,8 +5,8 @@ use pcidevs::platform::{Fault, Hook, Refusal, Rule};
 use pcidevs::{Errno, Holder, Owner, Transition};
 
 use crate::scaffold::{
-    GUEST, Machine, OUTAGE, at, check, dump, empty, errno, fail, failure, held_by, listed, machine, nic, plug,
-    plug_vf, port, set, while_it_hangs,
+    GUEST, Machine, OUTAGE, at, check, dump, empty, errno, fail, failure, held_by, listed, machine, nic,
+    plug, plug_vf, port, set, while_it_hangs,
 };
 
 /// A card: two functions, of which one has a virtual function on the next bus, and a switch with a device.

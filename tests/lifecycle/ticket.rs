@@ -5,8 +5,8 @@ use pcidevs::platform::{Entry, Hook, Refusal, Rule};
 use pcidevs::{Errno, Holder, Owner, TicketError, Transition};
 
 use crate::scaffold::{
-    GUEST, OUTAGE, TO_GUEST, assigned, at, busy, check, dump, entry, errno, fail, failure, machine, owner, set,
-    while_it_hangs,
+    GUEST, OUTAGE, TO_GUEST, assigned, at, busy, check, dump, entry, errno, fail, failure, machine, owner,
+    set, while_it_hangs,
 };
 
 const NIC: &str = "00:03.0";

@@ -53,10 +53,12 @@ fn act(
     world.check_inside("a device's own act", &device);
     world.check_settled(&device);
     action(&mut device, random);
-    drop(device);
     if random.random_ratio(1, 16) {
+        // Whoever takes the device away meanwhile must wait, or be refused.
         std::thread::yield_now();
+        world.check_inside("a device's own act", &device);
     }
+    drop(device);
     life.handles.fetch_sub(1, Ordering::SeqCst);
     drop(handle);
     true

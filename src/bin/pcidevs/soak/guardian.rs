@@ -57,29 +57,54 @@ pub(crate) fn mend(world: &World, statistics: &mut Statistics) {
         }
         let holders = [Holder::Transition(Transition::Repair)];
         let near = world.plan().near(&[place]);
-        let repaired = world.transition(statistics, "repair", (&near, &holders), || {
-            world.machine().repair(address).inspect_err(|error| {
-                if let TransitionError::DmaNotBlocked(_) = error {
-                    block(world, address);
-                }
-            })
-        });
-        let _later = repaired == Outcome::Ok;
+        let repaired =
+            world.transition(statistics, "repair", (&near, &holders), || world.machine().repair(address));
+        if repaired == Outcome::Refused {
+            block(world, address, statistics);
+        }
     }
 }
 
 /// What the embedder does of its own to be certain that nothing of a broken device reaches memory.
-fn block(world: &World, address: Sbdf) {
+fn block(world: &World, address: Sbdf, statistics: &mut Statistics) {
     let Ok(device) = world.machine().lock(address) else { return };
     // Nobody moves it or takes it away while its lock is held.
     if device.broken().is_none() || device.is_claimed() {
         return;
     }
+    let (shared, own): (Vec<_>, Vec<_>) =
+        device.requesters().iter().partition(|id| sharing(world, address, **id).next().is_some());
     let platform = world.platform();
+    // One that fails is tried again, with the repair.
     let _again = catch_unwind(AssertUnwindSafe(|| {
-        device.requesters().iter().try_for_each(|requester| platform.iommu_block(address, *requester))?;
+        own.iter().try_for_each(|requester| platform.iommu_block(address, *requester))?;
         platform.iommu_flush(address)
     }));
+    drop(device);
+    let siblings: Vec<_> = shared.iter().flat_map(|id| sharing(world, address, *id)).collect();
+    for sibling in siblings {
+        take_away(world, sibling, statistics);
+    }
+}
+
+/// Other devices that have this requester ID.
+fn sharing(world: &World, address: Sbdf, requester: Sbdf) -> impl Iterator<Item = usize> {
+    (0..world.plan().len()).filter(move |place| {
+        let life = world.life(*place).filter(|life| life.address != address);
+        life.is_some_and(|life| life.requesters.get().is_some_and(|ids| ids.contains(&requester)))
+    })
+}
+
+/// Blocks what is shared with a broken device by moving the other one out of everybody's reach.
+fn take_away(world: &World, place: usize, statistics: &mut Statistics) {
+    let address = world.address(place);
+    let Some(owner) = world.machine().lock(address).ok().map(|device| device.owner()) else { return };
+    let near = world.plan().near(&[place]);
+    let holders = [Holder::Transition(Transition::Deassign), Holder::Transition(Transition::Quarantine)];
+    world.transition(statistics, "quarantine", (&near, &holders), || match owner {
+        Owner::Host => world.machine().quarantine(&[address.into()]),
+        owner => world.machine().deassign(&[address.into()], owner),
+    });
 }
 
 /// Guests notice after a while that something of theirs is gone.
