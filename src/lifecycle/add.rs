@@ -260,7 +260,8 @@ impl<P: Platform> Lifecycle<P> {
         self.adopt(&[Member::new(address)])?;
         let mut device = self.lock(address).map_err(|error| TransitionError::of_access(address, error))?;
         device.condition.node = facts.node;
-        if info.physical_function.is_none() {
+        // Inherited once, however it is reported again.
+        if info.physical_function.is_none() && device.links.pf.is_none() {
             device.condition.extended_function = info.is_extended_function;
         }
         Ok(())
@@ -274,7 +275,12 @@ impl<P: Platform> Lifecycle<P> {
                 kind: Transition::Adopt,
                 steps: steps::ENTER,
                 to: Owner::Host,
-                admit: &|device, _| Ok((device.owner() == Owner::Unowned).then_some(Owner::Host)),
+                admit: &|device, _| {
+                    // What is to be removed goes to no host driver, and what is broken waits for its repair.
+                    let adopts = device.owner() == Owner::Unowned && !device.is_removing();
+                    let whole = device.data().condition.broken.is_none();
+                    Ok((adopts && whole).then_some(Owner::Host))
+                },
                 redirect: &|_, to| Ok(Some(to)),
                 settle: &|_, _| {},
             },
@@ -290,6 +296,8 @@ impl<P: Platform> Lifecycle<P> {
         let arriving = match self.registry().arrive_unowned(address) {
             Ok(arriving) => arriving,
             Err(AddRefused::Exists(_)) => return Ok(false),
+            // Its removal is pending, and perhaps for long: it is known all the same.
+            Err(AddRefused::Busy(_)) if self.lock(address).is_ok() => return Ok(false),
             Err(refused) => return Err(TransitionError::of_add(address, refused)),
         };
         let (prepared, entered) = self.prepare(address, DeviceInfo::default(), Owner::Unowned)?;

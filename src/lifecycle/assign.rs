@@ -2,7 +2,7 @@
 
 use super::Lifecycle;
 use super::claims::DeviceClaim;
-use super::device::Condition;
+use super::device::{Condition, GiveBack};
 use super::error::TransitionError;
 use super::group::{Group, Key};
 use super::registers;
@@ -49,7 +49,7 @@ impl<P: Platform> Lifecycle<P> {
                 to,
                 admit: &|device, at| self.admit_to_guest(device, at).map(|()| Some(to)),
                 redirect: &|_, to| Ok(Some(to)),
-                settle: &|condition, _| (condition.to_give_back, condition.asked) = (false, false),
+                settle: &|condition, _| (condition.give_back, condition.asked) = (GiveBack::No, false),
             },
         )
     }
@@ -84,8 +84,9 @@ impl<P: Platform> Lifecycle<P> {
                 settle: &|condition, to| {
                     condition.asked = false;
                     if to == Owner::Host {
-                        (condition.sticky, condition.to_give_back) = (false, false);
+                        (condition.sticky, condition.give_back) = (false, GiveBack::No);
                     }
+                    condition.give_back.settle(true);
                 },
             },
         );
@@ -154,7 +155,12 @@ impl<P: Platform> Lifecycle<P> {
             return Ok(Some(Owner::Host));
         }
         // `give_back` takes it with the rest of its group.
-        claim.with(|device, _| device.condition.to_give_back = true)?;
+        claim.with(|device, _| {
+            let give_back = &mut device.condition.give_back;
+            if *give_back == GiveBack::No {
+                *give_back = GiveBack::Asked;
+            }
+        })?;
         Ok((from != Owner::Quarantine).then_some(Owner::Quarantine))
     }
 
@@ -173,7 +179,7 @@ impl<P: Platform> Lifecycle<P> {
             if device.owner().guest().is_some() {
                 return;
             }
-            if device.condition.to_give_back {
+            if device.is_deferred() {
                 set.push(Member::new(at));
             }
         }
@@ -185,12 +191,12 @@ impl<P: Platform> Lifecycle<P> {
                 steps: steps::MOVE,
                 to: Owner::Host,
                 admit: &|device, _| {
-                    let waits = device.data().condition.to_give_back && !device.is_removing();
+                    let waits = device.data().is_deferred() && !device.is_removing();
                     Ok((waits && device.owner() == Owner::Quarantine).then_some(Owner::Host))
                 },
                 redirect: &|_, to| Ok(Some(to)),
                 settle: &|condition: &mut Condition, _| {
-                    (condition.sticky, condition.to_give_back) = (false, false);
+                    (condition.sticky, condition.give_back) = (false, GiveBack::No);
                 },
             },
         );
@@ -198,7 +204,7 @@ impl<P: Platform> Lifecycle<P> {
 
     /// Tries to give back every group that waits; how many devices still do.
     pub(super) fn give_back_all(&self) -> usize {
-        let waiting = |at: Sbdf| self.lock(at).is_ok_and(|device| device.condition.to_give_back);
+        let waiting = |at: Sbdf| self.lock(at).is_ok_and(|device| device.is_deferred());
         let quarantine = self.devices_of(Owner::Quarantine);
         let Ok(Some(devices)) = quarantine else { return 0 };
         let mut left = 0;

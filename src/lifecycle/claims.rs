@@ -21,12 +21,14 @@ pub(super) type DeviceTraveller<P> = Traveller<Device<P>, <P as Platform>::Lock>
 pub(super) struct Claims<'a, P: Platform> {
     lifecycle: &'a Lifecycle<P>,
     members: Vec<DeviceTraveller<P>>,
+    /// Those that stay where they are after all, until it is known whether the rest succeeds.
+    staying: Vec<DeviceClaim<P>>,
 }
 
 impl<'a, P: Platform> Claims<'a, P> {
     /// None yet, with room for so many.
     pub(super) fn with_room(lifecycle: &'a Lifecycle<P>, room: usize) -> Result<Self, NoMemory> {
-        Ok(Self { lifecycle, members: with_room(room)? })
+        Ok(Self { lifecycle, members: with_room(room)?, staying: Vec::new() })
     }
 
     /// Makes room for one more.
@@ -39,8 +41,8 @@ impl<'a, P: Platform> Claims<'a, P> {
         self.members.push(Traveller { claim, to, wanted });
     }
 
-    /// Sends each member elsewhere, or lets it go where it is.
-    pub(super) fn redirect<E>(
+    /// Sends each member elsewhere, or lets it stay where it is.
+    pub(super) fn redirect<E: From<NoMemory>>(
         &mut self,
         redirect: impl Fn(&DeviceClaim<P>, Owner) -> Result<Option<Owner>, E>,
     ) -> Result<(), E> {
@@ -52,12 +54,20 @@ impl<'a, P: Platform> Claims<'a, P> {
                     place += 1;
                 }
                 None => {
-                    let stays = self.members.remove(place);
-                    self.lifecycle.let_go(&stays.claim);
+                    self.staying.try_reserve(1).map_err(NoMemory::from)?;
+                    self.staying.push(self.members.remove(place).claim);
                 }
             }
         }
         Ok(())
+    }
+
+    /// The transition succeeded: those that stay wait for their group, if they were asked to.
+    pub(super) fn stay(&self) {
+        for claim in &self.staying {
+            // This thread had the lock for the claim, so it does not hold it.
+            let _settled = claim.with(|device, _| device.condition.give_back.settle(true));
+        }
     }
 }
 
@@ -71,9 +81,8 @@ impl<P: Platform> Deref for Claims<'_, P> {
 
 impl<P: Platform> Drop for Claims<'_, P> {
     fn drop(&mut self) {
-        for member in &self.members {
-            self.lifecycle.let_go(&member.claim);
-        }
+        self.staying.iter().for_each(|claim| self.lifecycle.let_go(claim));
+        self.members.iter().for_each(|member| self.lifecycle.let_go(&member.claim));
     }
 }
 
@@ -83,7 +92,10 @@ impl<P: Platform> Lifecycle<P> {
         if claim.is_released() {
             return;
         }
-        let released = claim.release(|device, gone| if gone { device.depart() } else { None });
+        let released = claim.release(|device, gone| {
+            device.condition.give_back.settle(false);
+            if gone { device.depart() } else { None }
+        });
         if let Ok((Some(departure), Some(departed))) = released {
             self.clear_up(departure, departed, None);
         }

@@ -14,24 +14,40 @@ use crate::Sbdf;
 use crate::memory::{NoMemory, Shared, try_box};
 use crate::platform::{Attachment, Claimed, Hardware, HookError, Platform};
 use crate::registry::Departed;
-use crate::sync::Lock;
+use crate::sync::unexplored::AtomicU64;
+use crate::sync::{Lock, Ordering};
 
 /// What one device leaves behind.
 pub(super) struct Departure<P: Platform> {
-    /// Replaced when the device is added again.
     pub(super) known: Shared<Known<P::Lock>>,
     departed: Option<Departed<Device<P>, P::Lock>>,
     pub(super) bound: Bound<P::Data>,
     view: Option<Box<dyn Attachment<P::Data>>>,
+    /// The host has its MSI-X table.
+    pub(super) msix_table: bool,
     /// How many requester IDs are cleared.
     cleared: usize,
+    /// Who is going to make the first attempt; 0 once it was made.
+    reserved: u64,
+    /// The last round in which it was tried.
+    round: u64,
     next: Option<Box<Departure<P>>>,
 }
 
 impl<P: Platform> Departure<P> {
     pub(super) fn try_new(known: Shared<Known<P::Lock>>) -> Result<Box<Self>, NoMemory> {
         let (departed, bound, view, next) = (None, Bound::default(), None, None);
-        try_box(Self { known, departed, bound, view, cleared: 0, next })
+        try_box(Self {
+            known,
+            departed,
+            bound,
+            view,
+            msix_table: false,
+            cleared: 0,
+            reserved: 0,
+            round: 0,
+            next,
+        })
     }
 
     /// One attempt at everything that is not done yet.
@@ -50,6 +66,10 @@ impl<P: Platform> Departure<P> {
             }
             self.bound.undone = place + 1;
         }
+        if self.msix_table {
+            guarded(|| platform.msix_release(device))?;
+            self.msix_table = false;
+        }
         while let Some(requester) = self.known.requesters.get(self.cleared) {
             guarded(|| platform.iommu_detach(device, *requester))?;
             self.cleared += 1;
@@ -58,22 +78,61 @@ impl<P: Platform> Departure<P> {
     }
 }
 
-/// Departures that have to be tried again.
-pub(super) struct Departures<P: Platform>(Lock<Option<Box<Departure<P>>>, P::Lock>);
+/// Departures that wait for their first attempt, or for another one. Whoever makes an attempt takes one out and no
+/// more, so a hook that hangs keeps none of the others waiting.
+pub(super) struct Departures<P: Platform> {
+    first: Lock<Option<Box<Departure<P>>>, P::Lock>,
+    /// Numbers given out so far.
+    numbers: AtomicU64,
+}
 
 impl<P: Platform> Departures<P> {
     pub(super) fn new() -> Self {
-        Self(Lock::new(None))
+        Self { first: Lock::new(None), numbers: AtomicU64::new(0) }
+    }
+
+    /// A number for one round of attempts, higher than those before.
+    pub(super) fn number(&self) -> u64 {
+        self.numbers.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Puts a departure among those that wait, under the number of whoever is going to make its first attempt.
+    pub(super) fn wait(
+        &self,
+        mut departure: Box<Departure<P>>,
+        departed: Departed<Device<P>, P::Lock>,
+        number: u64,
+    ) {
+        departure.departed = Some(departed);
+        departure.reserved = number;
+        self.push(departure);
     }
 
     fn push(&self, mut departure: Box<Departure<P>>) {
-        let mut first = self.0.lock();
+        let mut first = self.first.lock();
         departure.next = first.take();
         *first = Some(departure);
     }
 
-    fn take_all(&self) -> Option<Box<Departure<P>>> {
-        self.0.lock().take()
+    /// Takes out the first that fits.
+    fn take(&self, fits: impl Fn(&Departure<P>) -> bool) -> Option<Box<Departure<P>>> {
+        let mut first = self.first.lock();
+        let mut place = &mut *first;
+        while place.as_ref().is_some_and(|departure| !fits(departure)) {
+            place = &mut place.as_mut()?.next;
+        }
+        let mut taken = place.take()?;
+        *place = taken.next.take();
+        Some(taken)
+    }
+}
+
+impl<P: Platform> Drop for Departures<P> {
+    fn drop(&mut self) {
+        // One by one: a chain that drops itself needs a stack as deep as it is long.
+        while let Some(departure) = self.take(|_| true) {
+            drop(departure);
+        }
     }
 }
 
@@ -90,38 +149,41 @@ impl<P: Platform> Lifecycle<P> {
         self.try_departure(departure);
     }
 
-    fn try_departure(&self, mut departure: Box<Departure<P>>) -> bool {
-        let done = departure.attempt(self.platform());
-        let address = departure.departed.as_ref().map(Departed::address);
-        if let Some(address) = address {
-            self.departure_tried(address, done);
-        }
-        match done {
-            Ok(()) => {
-                if let Some(departed) = departure.departed.take() {
-                    self.forget(departed.address(), &departure.known);
-                    // A thread that holds the lock of the device that is gone keeps the address until it drops it.
-                    if departed.release_address().is_err() {
-                        departure.departed = Some(departed);
-                        self.departures().push(departure);
-                        return false;
-                    }
-                }
-                true
-            }
-            Err(_) => {
-                self.departures().push(departure);
-                false
-            }
+    /// Does it for all that wait under this number.
+    pub(super) fn clear_up_all(&self, number: u64) {
+        while let Some(departure) = self.departures().take(|departure| departure.reserved == number) {
+            self.try_departure(departure);
         }
     }
 
-    /// Tries again what failed when devices were gone; the number that is still left.
+    /// One attempt. Afterwards the departure is done, or waits for the next round.
+    fn try_departure(&self, mut departure: Box<Departure<P>>) -> bool {
+        (departure.reserved, departure.round) = (0, self.departures().numbers.load(Ordering::Relaxed));
+        let done = departure.attempt(self.platform());
+        let Some(departed) = departure.departed.take() else { return true };
+        let address = departed.address();
+        let freed = done.is_ok() && {
+            self.forget(address, &departure.known);
+            // A thread that holds the lock of the device that is gone keeps the address until it drops it.
+            departed.release_address().is_ok()
+        };
+        if freed {
+            drop((departure, departed));
+        } else {
+            departure.departed = Some(departed);
+            self.departures().push(departure);
+        }
+        if freed || done.is_err() {
+            self.departure_tried(address, done);
+        }
+        freed
+    }
+
+    /// Tries again what failed when devices were gone; the number of those that failed again.
     pub(super) fn retry_departures(&self) -> usize {
+        let round = self.departures().number();
         let mut left = 0;
-        let mut next = self.departures().take_all();
-        while let Some(mut departure) = next {
-            next = departure.next.take();
+        while let Some(departure) = self.departures().take(|departure| departure.round < round) {
             left += usize::from(!self.try_departure(departure));
         }
         left

@@ -45,8 +45,8 @@ pub(super) struct Condition {
     pub(super) broken: Option<HookError>,
     /// Deassigned, it goes to quarantine and not to the host.
     pub(super) sticky: bool,
-    /// In quarantine until its group can go back to the host.
-    pub(super) to_give_back: bool,
+    /// Whether it goes back to the host with its group.
+    pub(super) give_back: GiveBack,
     /// Hidden, and its configuration may be read only.
     pub(super) read_only: bool,
     /// The guest was asked to let it go; it may still answer.
@@ -57,6 +57,27 @@ pub(super) struct Condition {
     pub(super) node: Option<u32>,
     /// A physical function's "extended function" (ARI), which its virtual functions inherit.
     pub(super) extended_function: bool,
+}
+
+/// Whether a device goes back to the host with the rest of its IOMMU group.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum GiveBack {
+    /// Not unless it is deassigned.
+    #[default]
+    No,
+    /// If the transition that has it succeeds.
+    Asked,
+    /// It waits in quarantine until its group can.
+    Waits,
+}
+
+impl GiveBack {
+    /// The transition that asked has ended.
+    pub(super) fn settle(&mut self, succeeded: bool) {
+        if *self == Self::Asked {
+            *self = if succeeded { Self::Waits } else { Self::No };
+        }
+    }
 }
 
 impl<P: Platform> Device<P> {
@@ -87,7 +108,7 @@ impl<P: Platform> Device<P> {
 
     /// In quarantine until the last member of its IOMMU group has left its guest: the state "Deferred".
     pub fn is_deferred(&self) -> bool {
-        self.condition.to_give_back
+        self.condition.give_back == GiveBack::Waits
     }
 
     /// The NUMA node it is near.
@@ -109,6 +130,7 @@ impl<P: Platform> Device<P> {
     pub(super) fn depart(&mut self) -> Option<Box<Departure<P>>> {
         let mut departure = self.departure.take()?;
         departure.bound = core::mem::take(&mut self.bound);
+        departure.msix_table = self.condition.msix_table;
         Some(departure)
     }
 
@@ -252,7 +274,7 @@ impl<P: Platform> Locked<'_, Device<P>, P::Lock> {
         Err(AttachError { attachment, reason })
     }
 
-    /// Takes out the attachment registered last that `which` names, not undone: what it set up is the caller's
+    /// Takes out the attachment registered last that `which` names and that is in effect, not undone: what it set up is the caller's
     /// again. `None` while a transition has the device.
     pub fn detach(
         &mut self,
@@ -261,8 +283,11 @@ impl<P: Platform> Locked<'_, Device<P>, P::Lock> {
         if self.is_claimed() {
             return None;
         }
-        let place = self.bound.registered.iter().rposition(|attachment| which(&**attachment))?;
-        Some(self.bound.registered.remove(place))
+        // Of a broken device the last may be undone, and counted as such.
+        let in_effect = self.bound.registered.len().checked_sub(self.bound.undone)?;
+        let registered = &mut self.bound.registered;
+        let place = registered[..in_effect].iter().rposition(|attachment| which(&**attachment))?;
+        Some(registered.remove(place))
     }
 
     /// Whether the device belongs to this owner and to no transition: what it set up for that owner is in effect.

@@ -1,25 +1,14 @@
 //! A device leaves without having been asked: its hardware is gone, and with it all that depends on it.
 
-use alloc::boxed::Box;
-
 use super::Lifecycle;
-use super::departure::Departure;
 use super::device::Device;
 use super::error::TransitionError;
 use super::event::What;
 use super::known::Known;
 use crate::Sbdf;
-use crate::memory::Shared;
 use crate::platform::Platform;
 use crate::refcount::Holder;
 use crate::registry::{Departed, InHands};
-
-/// A device that has left, and what there is to clear up unless a transition has it.
-struct Leaving<P: Platform> {
-    departed: Departed<Device<P>, P::Lock>,
-    left: Option<Box<Departure<P>>>,
-    known: Shared<Known<P::Lock>>,
-}
 
 impl<P: Platform> Lifecycle<P> {
     /// The hardware is gone already: no new use, no access, off every list at once; freed at its last put.
@@ -28,42 +17,84 @@ impl<P: Platform> Lifecycle<P> {
     /// device gets `Gone` at its next step. The address is free again when the IOMMU entries are cleared; until then
     /// an add there is `Busy` with the holder "dma teardown".
     pub fn report_gone(&self, address: Sbdf) -> Result<(), TransitionError> {
-        let root = self.leave_with_vfs(address)?;
-        if let Some((first, last)) = root.known.buses_behind(address) {
-            let mut next = Some(first);
-            while let Some(found) = next.and_then(|from| self.registry().next_device(from)) {
-                if found > last {
-                    break;
-                }
-                next = found.successor();
-                // Somebody else may have been faster.
-                if let Ok(leaving) = self.leave_with_vfs(found) {
-                    self.clear_up_after(leaving);
-                }
-            }
-        }
-        // Last: until then no other device comes to its address, so what depends on it is found by it.
-        self.clear_up_after(root);
+        let mut exodus =
+            Exodus { lifecycle: self, number: self.departures().number(), pf: None, behind: None };
+        exodus.begin(address)?;
+        exodus.run();
         Ok(())
     }
 
-    /// Sets a device gone, and its virtual functions after it.
-    fn leave_with_vfs(&self, address: Sbdf) -> Result<Leaving<P>, TransitionError> {
-        let pf = self.leave(address)?;
-        let mut after = None;
-        while let Some(vf) = pf.departed.find_holder(|holder| vf_after(holder, after)) {
-            // Somebody else may have been faster, or it is not published yet and will find its function gone.
-            if let Ok(leaving) = self.leave(vf) {
-                self.clear_up_after(leaving);
-            }
-            after = Some(vf);
+    /// The maps forget a device that leaves. They are leaf locks.
+    pub(super) fn leave_maps(&self, address: Sbdf, known: &Known<P::Lock>) {
+        self.topology().remove(address);
+        if let Some(group) = &known.group {
+            group.leave(address);
         }
-        Ok(pf)
+    }
+}
+
+/// Everything that is gone with one device. All of it leaves before the first hook is called for any of it: a hook
+/// that hangs hangs one device. Dropping this does what is left, since callbacks of holders may panic.
+struct Exodus<'a, P: Platform> {
+    lifecycle: &'a Lifecycle<P>,
+    /// Names what is to be cleared up after it.
+    number: u64,
+    /// Whose virtual functions leave, and which of them left last.
+    pf: Option<(Departed<Device<P>, P::Lock>, Option<Sbdf>)>,
+    /// From where, and to where, what is behind a bridge leaves.
+    behind: Option<(Sbdf, Sbdf)>,
+}
+
+impl<P: Platform> Exodus<'_, P> {
+    fn begin(&mut self, address: Sbdf) -> Result<(), TransitionError> {
+        let mut behind = None;
+        self.leave(address, |known, departed, exodus| {
+            behind = known.buses_behind(address);
+            exodus.pf = Some((departed, None));
+            exodus.behind = behind;
+        })
     }
 
-    /// Sets one device gone.
-    fn leave(&self, address: Sbdf) -> Result<Leaving<P>, TransitionError> {
+    fn run(&mut self) {
+        while self.next_vf() || self.next_behind() {}
+        // Until then no other device came to their addresses, so what depends on them was found by them.
+        self.lifecycle.clear_up_all(self.number);
+    }
+
+    /// The next virtual function leaves; `false` if there is none.
+    fn next_vf(&mut self) -> bool {
+        let Some((pf, after)) = &mut self.pf else { return false };
+        *after = pf.find_holder(|holder| vf_after(holder, *after));
+        match *after {
+            // Somebody else may have been faster, or it is not published yet and will find its function gone.
+            Some(vf) => drop(self.leave(vf, |_, _, _| ())),
+            None => self.pf = None,
+        }
+        true
+    }
+
+    /// The next device behind the bridge leaves; `false` if there is none.
+    fn next_behind(&mut self) -> bool {
+        let Some((next, last)) = self.behind else { return false };
+        let found = self.lifecycle.registry().next_device(next).filter(|found| *found <= last);
+        self.behind = found.and_then(Sbdf::successor).map(|next| (next, last));
+        if let Some(found) = found {
+            // Somebody else may have been faster.
+            drop(self.leave(found, |_, departed, exodus| exodus.pf = Some((departed, None))));
+        }
+        found.is_some()
+    }
+
+    /// Sets one device gone; `then` is told of it before anything foreign is called.
+    fn leave(
+        &mut self,
+        address: Sbdf,
+        then: impl FnOnce(&Known<P::Lock>, Departed<Device<P>, P::Lock>, &mut Self),
+    ) -> Result<(), TransitionError> {
+        let lifecycle = self.lifecycle;
         let settle = |device: &mut Device<P>, in_hands| {
+            // While the address is certainly this device's: a transition that has it may free it at any time.
+            lifecycle.leave_maps(address, &device.known);
             let links = (device.links.bridge.take(), device.links.pf.take());
             let left = match in_hands {
                 InHands::Nobodys => device.depart(),
@@ -71,25 +102,21 @@ impl<P: Platform> Lifecycle<P> {
             };
             (left, links, device.known.clone())
         };
-        let ((left, links, known), departed) = self.registry().depart(address, settle)?;
+        let ((left, links, known), departed, farewell) = lifecycle.registry().depart(address, settle)?;
+        if let Some(departure) = left {
+            lifecycle.departures().wait(departure, departed.share(), self.number);
+        }
+        then(&known, departed, self);
         drop(links);
-        self.leave_maps(address, &known);
-        self.report(address, What::Gone);
-        Ok(Leaving { departed, left, known })
+        lifecycle.report(address, What::Gone);
+        drop(farewell);
+        Ok(())
     }
+}
 
-    fn clear_up_after(&self, leaving: Leaving<P>) {
-        if let Some(departure) = leaving.left {
-            self.clear_up(departure, leaving.departed, None);
-        }
-    }
-
-    /// The maps forget a device that leaves.
-    pub(super) fn leave_maps(&self, address: Sbdf, known: &Known<P::Lock>) {
-        self.topology().remove(address);
-        if let Some(group) = &known.group {
-            group.leave(address);
-        }
+impl<P: Platform> Drop for Exodus<'_, P> {
+    fn drop(&mut self) {
+        self.run();
     }
 }
 

@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 use core::cell::RefCell;
 
 use super::device::{Bound, Device, Link, Links};
+use super::group::Group;
 use super::known::Known;
 use super::registers::Quiesced;
 use crate::Sbdf;
@@ -205,8 +206,12 @@ pub(super) struct Work<'a, P: Platform> {
     pub(super) reset_kind: Option<ResetKind>,
     /// The host has its MSI-X table.
     pub(super) msix_table: bool,
+    /// Whether the host has the table since a step of this transition.
+    pub(super) msix_mapped: Option<bool>,
     /// Under how many requester IDs it may reach the new owner.
     pub(super) attached: usize,
+    /// It may have reached the new owner at some time of this transition.
+    pub(super) reached: bool,
     /// What was undone in the IOMMU may not be in effect.
     pub(super) unflushed: bool,
     /// A step of this device could not be undone.
@@ -235,7 +240,9 @@ impl<'a, P: Platform> Work<'a, P> {
             reset: None,
             reset_kind: None,
             msix_table: false,
+            msix_mapped: None,
             attached: 0,
+            reached: false,
             unflushed: false,
             broken: None,
         }
@@ -246,6 +253,11 @@ impl<'a, P: Platform> Work<'a, P> {
         let mut result = None;
         self.hand.with(&mut |_| result = Some(step(&self.known)));
         result
+    }
+
+    /// Whether it is a member of this group.
+    pub(super) fn is_of(&self, group: &Group<P::Lock>) -> bool {
+        self.known.group.as_ref().is_some_and(|own| own.key == group.key)
     }
 
     /// How many attachments are in effect when the transition begins.
@@ -280,7 +292,7 @@ impl<'a, P: Platform> Work<'a, P> {
 
     /// Whether the DMA of a broken device may still reach a guest that had it, or was to have it.
     pub(super) fn is_stranded(&self) -> bool {
-        let reached = self.to.guest().is_some() && (self.attached > 0 || self.unflushed);
+        let reached = self.to.guest().is_some() && (self.attached > 0 || self.reached && self.unflushed);
         self.broken.is_some() && (self.from.guest().is_some() || reached)
     }
 

@@ -26,7 +26,7 @@
 //! | `claims`, `hand` | claimed devices; a device in the hands of a transition |
 //! | `transfer` | the path of every change of owner: claims, checks, steps, commit, events |
 //! | `assign`, `quarantine`, `domain` | to and from guests; quarantine, hiding; the end of a guest |
-//! | `add`, `scan`, `remove`, `gone`, `departure` | devices come, and leave: asked, or gone |
+//! | `add`, `scan`, `remove`, `leavers`, `gone`, `departure` | devices come, and leave: asked, or gone |
 //! | `group`, `sharing`, `scope`, `topology`, `known` | who cannot be kept apart; what a reset reaches; bridges; what is known |
 //! | `reset`, `repair`, `requester` | resets; broken devices; faults |
 //! | `interrupts`, `unplug` | MSI-X tables; asking a guest |
@@ -49,6 +49,7 @@ mod group;
 mod hand;
 mod interrupts;
 mod known;
+mod leavers;
 mod quarantine;
 mod registers;
 mod remove;

@@ -1,6 +1,7 @@
 //! Out of everyone's reach: quarantine, and hiding.
 
 use super::Lifecycle;
+use super::device::GiveBack;
 use super::error::TransitionError;
 use super::steps;
 use super::transfer::Change;
@@ -41,7 +42,7 @@ impl<P: Platform> Lifecycle<P> {
                     match owner {
                         Owner::Host | Owner::Unowned => Ok(Some(Owner::Quarantine)),
                         Owner::Quarantine => {
-                            (data.condition.sticky, data.condition.to_give_back) = (true, false);
+                            (data.condition.sticky, data.condition.give_back) = (true, GiveBack::No);
                             Ok(None)
                         }
                         Owner::Hidden => Err(TransitionError::Hidden(at)),

@@ -9,12 +9,12 @@ const COMMAND: u16 = 0x04;
 const BUS_MASTER: u32 = 1 << 2;
 /// Message Control is two bytes into both capabilities.
 const CONTROL: u16 = 2;
+/// The Control register of the ATS capability (PCIe 6.0 §10.5.1.3).
+const ATS_CONTROL: u16 = 6;
+const ATS_ENABLE: u32 = 1 << 15;
 const MSI_ENABLE: u32 = 1 << 0;
 const MSIX_FUNCTION_MASK: u32 = 1 << 14;
 const MSIX_ENABLE: u32 = 1 << 15;
-/// Of the ATS capability (PCIe 6.0 §10.5.1.3).
-const ATS_CONTROL: u16 = 6;
-const ATS_ENABLE: u32 = 1 << 15;
 
 /// What the registers held before.
 #[derive(Clone, Copy, Debug)]

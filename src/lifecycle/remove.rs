@@ -14,15 +14,16 @@ use super::error::TransitionError;
 use super::event::{Span, What};
 use super::gone::vf_after;
 use super::hand::Leaver;
+use super::leavers::Leavers;
 use super::steps;
 use super::transaction::Transaction;
 use crate::Sbdf;
 use crate::address::DevFn;
 use crate::memory::NoMemory;
 use crate::owner::Owner;
-use crate::platform::{Claimed, Platform, Request};
+use crate::platform::{Platform, Request};
 use crate::refcount::{Busy, Holder};
-use crate::registry::{self, Closing, RemoveError, with_room};
+use crate::registry::{self, AccessError, Closing, RemoveError, with_room};
 use crate::transition::Transition;
 
 type DeviceClosing<'a, P> = Closing<'a, Device<P>, <P as Platform>::Lock>;
@@ -44,14 +45,22 @@ impl<P: Platform> Lifecycle<P> {
     /// Only its `Ok` means that the card may be pulled.
     pub fn remove_slot(&self, address: Sbdf) -> Result<(), TransitionError> {
         let mut set = Vec::new();
-        for function in 0..8 {
-            let Some(devfn) = DevFn::new(address.device(), function) else { continue };
-            self.collect(address.with_devfn(devfn), &mut set)?;
+        for function in functions(address) {
+            self.collect(function, &mut set)?;
+        }
+        let span = Span::begin(self, Transition::Remove);
+        let leavers = self.close_set(&mut set)?;
+        // None can come behind a closed bridge or for a closed physical function, but one can beside them.
+        if let Some((function, busy)) = functions(address)
+            .filter(|function| !set.contains(function))
+            .find_map(|function| self.registry().occupant(function).map(|busy| (function, busy)))
+        {
+            return Err(TransitionError::Busy(function, busy));
         }
         if set.is_empty() {
             return Err(TransitionError::NotFound(address));
         }
-        self.remove_set(set)
+        self.take_down_all(leavers, &span)
     }
 
     /// Removes a bridge and everything behind it: all or none.
@@ -62,7 +71,9 @@ impl<P: Platform> Lifecycle<P> {
         }
         let mut set = Vec::new();
         self.collect(bridge, &mut set)?;
-        self.remove_set(set)
+        let span = Span::begin(self, Transition::Remove);
+        let leavers = self.close_set(&mut set)?;
+        self.take_down_all(leavers, &span)
     }
 
     /// Refuses new uses of the device and waits, through the ticket, for the last one to go.
@@ -107,23 +118,15 @@ impl<P: Platform> Lifecycle<P> {
 
     /// Takes a closed device down; if that fails it is open again, and broken.
     fn take_down(&self, closing: DeviceClosing<'_, P>, span: &Span<'_, P>) -> Result<(), TransitionError> {
-        let mut leavers = with_room(1)?;
+        let mut leavers = Leavers::with_room(1)?;
         leavers.push(Leaver::new(closing));
         self.take_down_all(leavers, span)
     }
 
     /// Takes closed devices down together: all, or all are open again.
-    fn take_down_all(&self, leavers: Vec<Leaver<'_, P>>, span: &Span<'_, P>) -> Result<(), TransitionError> {
-        self.run_leave(&leavers, span)?;
-        for leaver in leavers {
-            // The maps first: once the device has left, its address is free for the next one.
-            let (address, known) = (Claimed::address(&leaver), leaver.known());
-            if let Some(known) = known {
-                self.leave_maps(address, &known);
-                self.forget(address, &known);
-            }
-            leaver.finish();
-        }
+    fn take_down_all(&self, leavers: Leavers<'_, P>, span: &Span<'_, P>) -> Result<(), TransitionError> {
+        self.run_leave(leavers.as_slice(), span)?;
+        leavers.finish(self);
         Ok(())
     }
 
@@ -160,8 +163,12 @@ impl<P: Platform> Lifecycle<P> {
     }
 
     /// A device, its virtual functions, and what is behind it, if it is known.
-    fn collect(&self, address: Sbdf, set: &mut Vec<Sbdf>) -> Result<(), NoMemory> {
-        let Ok(device) = self.lock(address) else { return Ok(()) };
+    fn collect(&self, address: Sbdf, set: &mut Vec<Sbdf>) -> Result<(), TransitionError> {
+        let device = match self.lock(address) {
+            Ok(device) => device,
+            Err(AccessError::NotFound) => return Ok(()),
+            Err(error) => return Err(TransitionError::of_access(address, error)),
+        };
         let behind = device.known.buses_behind(address);
         drop(device);
         self.collect_with_vfs(address, set)?;
@@ -191,10 +198,9 @@ impl<P: Platform> Lifecycle<P> {
         Ok(())
     }
 
-    /// Closes a set, what depends on others first, and takes it down.
-    fn remove_set(&self, mut set: Vec<Sbdf>) -> Result<(), TransitionError> {
-        let span = Span::begin(self, Transition::Remove);
-        for address in &set {
+    /// Closes a set, what depends on others first, and brings it into that order.
+    fn close_set(&self, set: &mut [Sbdf]) -> Result<Leavers<'_, P>, TransitionError> {
+        for address in &*set {
             match self.permit_removal(*address) {
                 Err(TransitionError::NotFound(_)) | Ok(()) => {}
                 Err(error) => return Err(error),
@@ -202,22 +208,29 @@ impl<P: Platform> Lifecycle<P> {
         }
         // A virtual function comes after its physical one, and behind a bridge are higher buses.
         set.sort_unstable_by(|one, other| other.cmp(one));
-        let mut leavers: Vec<Leaver<'_, P>> = with_room(set.len())?;
-        for address in &set {
+        let mut leavers = Leavers::with_room(set.len())?;
+        for address in &*set {
             // What closed members hold of this one is in our hands.
-            let held = leavers.iter().map(|leaver| leaver.holds(*address)).sum();
+            let held = leavers.holds(*address);
             match self.registry().close(*address, held) {
-                Ok(closing) => leavers.push(Leaver::among(closing, &set)),
+                Ok(closing) => leavers.push(Leaver::among(closing, set)),
                 // Gone since it was collected.
                 Err(RemoveError::NotFound(_)) => {}
                 Err(error) => {
-                    let error = without_members(error, held, &set);
+                    let error = without_members(error, held, set);
                     return Err(TransitionError::of_removal(*address, error));
                 }
             }
         }
-        self.take_down_all(leavers, &span)
+        Ok(leavers)
     }
+}
+
+/// The functions a card slot can have.
+fn functions(address: Sbdf) -> impl Iterator<Item = Sbdf> {
+    (0..8)
+        .filter_map(move |function| DevFn::new(address.device(), function))
+        .map(move |devfn| address.with_devfn(devfn))
 }
 
 /// Members of the set are not in the way of one another.

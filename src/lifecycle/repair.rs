@@ -36,7 +36,9 @@ impl<P: Platform> Lifecycle<P> {
                     None => Err(TransitionError::NotBroken(at)),
                 },
                 redirect: &|_, to| Ok(Some(to)),
-                settle: &|condition, _| condition.broken = None,
+                settle: &|condition, _| {
+                    (condition.broken, condition.asked) = (None, false);
+                },
             },
         );
         match repaired {

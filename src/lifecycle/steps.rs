@@ -57,8 +57,8 @@ use Step::{
     ReleaseMsix, Reset, Unbind,
 };
 
-/// A device becomes the host's: added, or adopted.
-pub(super) const ENTER: &[Step] = &[Bind, Flush(Back), Attach, Flush(Forward)];
+/// A device becomes the host's: added, or adopted with what was attached to it while it was nobody's.
+pub(super) const ENTER: &[Step] = &[Unbind, Bind, Flush(Back), Attach, Flush(Forward)];
 
 /// A device leaves.
 pub(super) const LEAVE: &[Step] = &[Unbind, Quiesce, ReleaseMsix, Flush(Back), Detach, Flush(Forward)];
@@ -175,6 +175,7 @@ impl Step {
             (Attach, Some(requester)) => {
                 // Before the hook: if that panics it is not known what it did.
                 work.attached += 1;
+                work.reached = true;
                 let attached = platform.iommu_attach(at, requester, work.to);
                 if attached.is_err() {
                     work.attached -= 1;
@@ -197,8 +198,8 @@ impl Step {
                     Err(HookError::NOT_BLOCKED)
                 }
             }
-            (PrepareMsix, _) => platform.msix_prepare(at),
-            (ReleaseMsix, _) => platform.msix_release(at),
+            (PrepareMsix, _) => map_msix(platform, work, true),
+            (ReleaseMsix, _) => map_msix(platform, work, false),
             (Flush(Back), _) | (Block | Detach | Attach, None) => Ok(()),
         }
     }
@@ -240,12 +241,13 @@ impl Step {
             }
             (Flush(Back | Both), _) => {
                 let flushed = platform.iommu_flush(at);
-                work.unflushed |= flushed.is_err();
+                // A later one covers all that was undone before.
+                work.unflushed = flushed.is_err();
                 flushed
             }
             (Bind, _) => work.undo_bind(),
-            (PrepareMsix, _) => platform.msix_release(at),
-            (ReleaseMsix, _) => platform.msix_prepare(at),
+            (PrepareMsix, _) => map_msix(platform, work, false),
+            (ReleaseMsix, _) => map_msix(platform, work, true),
             // What cannot be undone, and what has nothing to undo: a reset stays, waiting and asking did nothing.
             (Reset | AtsOn | AwaitIdle | ConfirmBlocked | Flush(Forward), _)
             | (Block | Detach | Attach, None) => Ok(()),
@@ -270,6 +272,14 @@ fn ats_as_before<P: Platform>(platform: &P, work: &Work<'_, P>) -> Result<(), Ho
         Some(before) if before.has_ats_on() => platform.set_ats(work.address, Switch::On),
         _ => Ok(()),
     }
+}
+
+/// Gives the host the MSI-X table, or takes it back.
+fn map_msix<P: Platform>(platform: &P, work: &mut Work<'_, P>, mapped: bool) -> Result<(), HookError> {
+    let at = work.address;
+    if mapped { platform.msix_prepare(at) } else { platform.msix_release(at) }?;
+    work.msix_mapped = Some(mapped);
+    Ok(())
 }
 
 /// Whether an owner has IOMMU tables of its own.

@@ -77,10 +77,11 @@ impl<P: Platform> Lifecycle<P> {
             }
         }
         claims.redirect(change.redirect)?;
-        if claims.is_empty() {
-            return Ok(());
+        if !claims.is_empty() {
+            self.carry_out(&claims, change, &span)?;
         }
-        self.carry_out(&claims, change, &span)
+        claims.stay();
+        Ok(())
     }
 
     /// The transition of devices that are claimed. Releases the claims.
@@ -163,11 +164,11 @@ impl<P: Platform> Lifecycle<P> {
         settle: &dyn Fn(&mut Condition, Owner),
     ) {
         let (old, view) = (core::mem::take(&mut work.bound), work.view.take());
-        let (broken, from, to) = (work.broken, work.from, work.to);
+        let (broken, to) = (work.broken, work.to);
         let mut rest = Some((old, view));
         let released = claim.release(|device, gone| {
             if gone {
-                return device.departure.take();
+                return device.depart();
             }
             if let Some((old, view)) = rest.take() {
                 if moved {
@@ -177,8 +178,7 @@ impl<P: Platform> Lifecycle<P> {
                 } else {
                     device.bound = old;
                     device.condition.broken = device.condition.broken.or(broken);
-                    // It did not leave its guest, so it does not wait for its group yet.
-                    device.condition.to_give_back &= from.guest().is_none();
+                    device.condition.give_back.settle(false);
                 }
             }
             None
@@ -189,6 +189,7 @@ impl<P: Platform> Lifecycle<P> {
         // What the old binding set up has been undone, and goes without a lock held.
         if let (Ok((Some(mut departure), Some(departed))), Some((old, view))) = (released, rest.take()) {
             departure.bound = old;
+            departure.msix_table = work.msix_mapped.unwrap_or(departure.msix_table);
             self.clear_up(departure, departed, view);
         }
     }
@@ -246,7 +247,11 @@ impl<P: Platform> Lifecycle<P> {
                     Owner::Host => !ask(other, || self.platform().has_driver(other))?,
                     _ => true,
                 };
-                if !allowed && to.guest().is_some() {
+                // Whatever a member of a group does in a guest, the host's driver of another one would suffer for it.
+                let returns = !enters
+                    && owner.guest().is_some()
+                    && work.iter().any(|member| member.to == Owner::Host && member.is_of(claim.group()));
+                if !allowed && to.guest().is_some() || returns {
                     in_the_way.try_reserve(1).map_err(NoMemory::from)?;
                     in_the_way.push((other, owner));
                 }

@@ -101,7 +101,7 @@ pub trait Platform: Send + Sync {
     /// Maps the MSI-X table for the host before another domain uses the device.
     fn msix_prepare(&self, device: Sbdf) -> Result<(), HookError>;
 
-    /// Undoes [`msix_prepare`](Self::msix_prepare).
+    /// Undoes [`msix_prepare`](Self::msix_prepare). Also called after the device was reported gone, until it succeeds.
     fn msix_release(&self, device: Sbdf) -> Result<(), HookError>;
 
     // ---- owners

@@ -89,20 +89,13 @@ impl<T, L: RawLock> Shared<Arena<T, L>> {
             None => leaf.swing(|_| false, new)?,
             Some(slot) => {
                 let seen = slot.word.look(Site::VacantAcquire);
+                if let Some(occupied) = slot.occupied_as(seen) {
+                    return Err(CannotPrepare::Occupied(occupied));
+                }
                 match seen.state() {
-                    State::Live => return Err(CannotPrepare::Occupied(Occupied::Present)),
-                    State::Removing => return Err(CannotPrepare::Occupied(Occupied::Removing)),
-                    State::Closed if !seen.is_vacant() => {
-                        let arrives = slot.marks() & ARRIVING != 0;
-                        let occupied = if arrives { Occupied::Arriving } else { Occupied::Closing };
-                        return Err(CannotPrepare::Occupied(occupied));
-                    }
-                    State::Gone if slot.keeps_address() => {
-                        return Err(CannotPrepare::Occupied(Occupied::Teardown));
-                    }
                     State::Closed if usable(seen) => slot,
                     State::Gone if weakened(Site::GoneTakesAnotherSlot) => slot,
-                    State::Closed | State::Gone => {
+                    _ => {
                         let fits = |slot: &Slot<T, L>| {
                             slot.address() == address && usable(slot.word.look(Site::VacantAcquire))
                         };
@@ -114,6 +107,24 @@ impl<T, L: RawLock> Shared<Arena<T, L>> {
         slot.set_marks(ARRIVING);
         slot.word.reserve();
         Ok(Reserved { arena: self, slot })
+    }
+}
+
+impl<T, L: RawLock> Slot<T, L> {
+    /// Why no device could be added here at this moment.
+    pub(crate) fn occupied(&self) -> Option<Occupied> {
+        self.occupied_as(self.word.look(Site::VacantAcquire))
+    }
+
+    fn occupied_as(&self, seen: Seen) -> Option<Occupied> {
+        match seen.state() {
+            State::Live => Some(Occupied::Present),
+            State::Removing => Some(Occupied::Removing),
+            State::Closed if seen.is_vacant() => None,
+            State::Closed if self.marks() & ARRIVING != 0 => Some(Occupied::Arriving),
+            State::Closed => Some(Occupied::Closing),
+            State::Gone => self.keeps_address().then_some(Occupied::Teardown),
+        }
     }
 }
 

@@ -53,7 +53,7 @@ pub use slot::WouldDeadlock;
 
 pub(crate) use arena::{Arena, CannotPrepare, Occupied, Reserved};
 pub(crate) use directory::Directory;
-pub(crate) use ending::{CloseRefused, Closed};
+pub(crate) use ending::{CloseRefused, Closed, Departure};
 pub(crate) use list::{List, Snapshot, SnapshotEntry};
 pub(crate) use locked::Locked;
 pub(crate) use reference::{NamedRef, Ref, WeakRef};

@@ -6,7 +6,7 @@ use super::claim::CLAIMED;
 use crate::Sbdf;
 use crate::errno::Errno;
 use crate::owner::Owner;
-use crate::refcount::{Holder, KEEPS_ADDRESS, Ref, Slot, WouldDeadlock};
+use crate::refcount::{Departure, Holder, KEEPS_ADDRESS, Ref, Slot, WouldDeadlock};
 use crate::sync::{RawLock, Site, weakened};
 
 /// Why nothing was reported gone.
@@ -47,6 +47,11 @@ impl<D, L: RawLock> Departed<D, L> {
         self.0.slot().address()
     }
 
+    /// The same device once more.
+    pub(crate) fn share(&self) -> Self {
+        Self(self.0.clone())
+    }
+
     /// The first, by what `pick` makes of them, of its holders.
     pub(crate) fn find_holder<R: Ord>(&self, pick: impl Fn(Holder) -> Option<R>) -> Option<R> {
         self.0.slot().find_holder(pick)
@@ -66,16 +71,28 @@ impl<D, L: RawLock> Departed<D, L> {
     }
 }
 
-/// What was settled of a device, and the device, once it has left.
-type Left<R, D, L> = (R, Departed<D, L>);
+/// The rest of a surprise removal: its holders are told, its ticket is woken, and its creation reference is put. When
+/// this is dropped, at the latest.
+pub(crate) struct Farewell<'a, D, L: RawLock>(Option<Departure<'a, Record<D>, L>>);
+
+impl<D, L: RawLock> Drop for Farewell<'_, D, L> {
+    fn drop(&mut self) {
+        if let Some(departure) = self.0.take() {
+            departure.finish();
+        }
+    }
+}
+
+/// What was settled of a device, the device, and what remains to be done, once it has left.
+type Left<'a, R, D, L> = (R, Departed<D, L>, Farewell<'a, D, L>);
 
 /// The steps of a surprise removal; `None` if there is no device to go. `settle` looks at the data once no access is
 /// inside any more, under the device's lock.
-pub(super) fn depart<D, L: RawLock, R>(
+pub(super) fn depart<'a, D, L: RawLock, R>(
     core: &Core<D, L>,
-    slot: &Slot<Record<D>, L>,
+    slot: &'a Slot<Record<D>, L>,
     mut settle: impl FnMut(&mut D, InHands) -> R,
-) -> Result<Option<Left<R, D, L>>, WouldDeadlock> {
+) -> Result<Option<Left<'a, R, D, L>>, WouldDeadlock> {
     let Some(departure) = slot.gone()? else { return Ok(None) };
     let departed = Departed::new(departure.keep());
     let mut settled = None;
@@ -101,8 +118,7 @@ pub(super) fn depart<D, L: RawLock, R>(
         }
         debug_assert_ne!(owner, Owner::Hidden, "hidden devices do not move");
     }
-    departure.finish();
-    Ok(settled.map(|settled| (settled, departed)))
+    Ok(settled.map(|settled| (settled, departed, Farewell(Some(departure)))))
 }
 
 impl GoneError {

@@ -3,7 +3,7 @@
 use super::Registry;
 use super::add::{AddRefused, Arriving};
 use super::claim::{Candidate, Claim, ClaimRefused};
-use super::gone::{self, Departed, GoneError, InHands};
+use super::gone::{self, Departed, Farewell, GoneError, InHands};
 use super::moves::MoveError;
 use super::relocation::{Journey, Traveller, relocate};
 use super::remove::{Closing, RemoveError};
@@ -11,7 +11,7 @@ use super::snapshot::Devices;
 use crate::Sbdf;
 use crate::memory::NoMemory;
 use crate::owner::{DomainId, Owner};
-use crate::refcount::{Holder, Slot};
+use crate::refcount::{Busy, Holder, Occupied, Slot};
 use crate::sync::RawLock;
 use crate::transition::Transition;
 
@@ -58,14 +58,25 @@ impl<D, L: RawLock> Registry<D, L> {
         }
     }
 
-    /// A surprise removal whose leavings the caller settles.
+    /// A surprise removal whose leavings the caller settles. Its holders are told when the last of what is returned
+    /// is dropped.
     pub(crate) fn depart<R>(
         &self,
         address: Sbdf,
         settle: impl FnMut(&mut D, InHands) -> R,
-    ) -> Result<(R, Departed<D, L>), GoneError> {
+    ) -> Result<(R, Departed<D, L>, Farewell<'_, D, L>), GoneError> {
         let slot = self.core.arena.find(address).ok_or(GoneError::NotFound(address))?;
         gone::depart(&self.core, slot, settle)?.ok_or(GoneError::NotFound(address))
+    }
+
+    /// Who is at `address`, or on the way there or away.
+    pub(crate) fn occupant(&self, address: Sbdf) -> Option<Busy> {
+        let kind = match self.core.arena.find(address)?.occupied()? {
+            Occupied::Present | Occupied::Arriving => Transition::Add,
+            Occupied::Removing | Occupied::Closing => Transition::Remove,
+            Occupied::Teardown => return None,
+        };
+        Some(Busy::because(Holder::Transition(kind)))
     }
 
     /// Whether `address` is not free although its device is gone.

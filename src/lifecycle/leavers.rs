@@ -1,0 +1,74 @@
+//! Devices that leave together.
+//!
+//! They hold uses of each other, and each was closed at the count that the members closed before it hold. So the
+//! order matters at both ends: what depends on others leaves first, and is opened again last. Were it open while
+//! what it depends on is still closed, letting go of it would be a put on a closed device.
+
+use alloc::vec::Vec;
+
+use super::Lifecycle;
+use super::hand::Leaver;
+use crate::Sbdf;
+use crate::memory::NoMemory;
+use crate::platform::{Claimed, Platform};
+use crate::registry::with_room;
+
+/// Closed devices, those that depend on others first. Dropping it opens them again.
+pub(super) struct Leavers<'a, P: Platform>(Vec<Leaver<'a, P>>);
+
+impl<'a, P: Platform> Leavers<'a, P> {
+    /// None yet, with room for so many.
+    pub(super) fn with_room(room: usize) -> Result<Self, NoMemory> {
+        with_room(room).map(Self)
+    }
+
+    /// Takes in one that depends on none of those before. There is room.
+    pub(super) fn push(&mut self, leaver: Leaver<'a, P>) {
+        self.0.push(leaver);
+    }
+
+    pub(super) fn as_slice(&self) -> &[Leaver<'a, P>] {
+        &self.0
+    }
+
+    /// How many uses of this device its members hold.
+    pub(super) fn holds(&self, device: Sbdf) -> u32 {
+        self.0.iter().map(|leaver| leaver.holds(device)).sum()
+    }
+
+    /// Unlinks and destroys all of them. They have been taken down, so a destructor that panics does not keep the rest.
+    pub(super) fn finish(mut self, lifecycle: &Lifecycle<P>) {
+        struct Rest<'l, 'a, P: Platform>(&'l Lifecycle<P>, Leavers<'a, P>);
+
+        impl<P: Platform> Rest<'_, '_, P> {
+            fn finish(&mut self) {
+                while let Some(leaver) = self.1.0.pop() {
+                    // The maps first: once the device has left, its address is free for the next one.
+                    let address = Claimed::address(&leaver);
+                    if let Some(known) = leaver.known() {
+                        self.0.leave_maps(address, &known);
+                        self.0.forget(address, &known);
+                    }
+                    leaver.finish();
+                }
+            }
+        }
+
+        impl<P: Platform> Drop for Rest<'_, '_, P> {
+            fn drop(&mut self) {
+                self.finish();
+            }
+        }
+
+        self.0.reverse();
+        Rest(lifecycle, self).finish();
+    }
+}
+
+impl<P: Platform> Drop for Leavers<'_, P> {
+    fn drop(&mut self) {
+        while let Some(last) = self.0.pop() {
+            drop(last);
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Scripts that once went wrong, as short as they became.
