@@ -97,7 +97,7 @@ impl<P: Platform> Lifecycle<P> {
             if gone { device.depart() } else { None }
         });
         if let Ok((Some(departure), Some(departed))) = released {
-            self.clear_up(departure, departed, None);
+            self.clear_up(departure, departed);
         }
     }
 }

@@ -12,7 +12,7 @@ use super::known::Known;
 use super::transaction::guarded;
 use crate::Sbdf;
 use crate::memory::{NoMemory, Shared, try_box};
-use crate::platform::{Attachment, Claimed, Hardware, HookError, Platform};
+use crate::platform::{Claimed, Hardware, HookError, Platform};
 use crate::registry::Departed;
 use crate::sync::unexplored::AtomicU64;
 use crate::sync::{Lock, Ordering};
@@ -22,7 +22,6 @@ pub(super) struct Departure<P: Platform> {
     pub(super) known: Shared<Known<P::Lock>>,
     departed: Option<Departed<Device<P>, P::Lock>>,
     pub(super) bound: Bound<P::Data>,
-    view: Option<Box<dyn Attachment<P::Data>>>,
     /// The host has its MSI-X table.
     pub(super) msix_table: bool,
     /// How many requester IDs are cleared.
@@ -36,18 +35,8 @@ pub(super) struct Departure<P: Platform> {
 
 impl<P: Platform> Departure<P> {
     pub(super) fn try_new(known: Shared<Known<P::Lock>>) -> Result<Box<Self>, NoMemory> {
-        let (departed, bound, view, next) = (None, Bound::default(), None, None);
-        try_box(Self {
-            known,
-            departed,
-            bound,
-            view,
-            msix_table: false,
-            cleared: 0,
-            reserved: 0,
-            round: 0,
-            next,
-        })
+        let (departed, bound, next) = (None, Bound::default(), None);
+        try_box(Self { known, departed, bound, msix_table: false, cleared: 0, reserved: 0, round: 0, next })
     }
 
     /// One attempt at everything that is not done yet.
@@ -55,9 +44,9 @@ impl<P: Platform> Departure<P> {
         let Some(departed) = &self.departed else { return Ok(()) };
         let device = departed.address();
         let hand: &dyn Claimed<P::Data> = departed;
-        if let Some(view) = &mut self.view {
-            guarded(|| view.undo(hand, Hardware::Gone))?;
-            self.view = None;
+        if let Some(stray) = &mut self.bound.stray {
+            guarded(|| stray.undo(hand, Hardware::Gone))?;
+            self.bound.stray = None;
         }
         while self.bound.undone < self.bound.len() {
             let place = self.bound.undone;
@@ -138,13 +127,7 @@ impl<P: Platform> Drop for Departures<P> {
 
 impl<P: Platform> Lifecycle<P> {
     /// Does what a device that is gone has left to be done.
-    pub(super) fn clear_up(
-        &self,
-        mut departure: Box<Departure<P>>,
-        departed: Departed<Device<P>, P::Lock>,
-        view: Option<Box<dyn Attachment<P::Data>>>,
-    ) {
-        departure.view = view;
+    pub(super) fn clear_up(&self, mut departure: Box<Departure<P>>, departed: Departed<Device<P>, P::Lock>) {
         departure.departed = Some(departed);
         self.try_departure(departure);
     }

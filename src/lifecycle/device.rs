@@ -171,11 +171,14 @@ pub(super) struct Bound<D> {
     pub(super) registered: Vec<Box<dyn Attachment<D>>>,
     /// How many have been undone, counted from the last.
     pub(super) undone: usize,
+    /// What was set up for an owner who did not get the device in the end, and could not be undone: it goes before
+    /// everything else, and does not come back.
+    pub(super) stray: Option<Box<dyn Attachment<D>>>,
 }
 
 impl<D> Default for Bound<D> {
     fn default() -> Self {
-        Self { view: None, registered: Vec::new(), undone: 0 }
+        Self { view: None, registered: Vec::new(), undone: 0, stray: None }
     }
 }
 
@@ -193,7 +196,7 @@ impl<D> Bound<D> {
     }
 
     pub(super) fn kinds(&self) -> impl Iterator<Item = AttachmentKind> + '_ {
-        self.view.iter().chain(&self.registered).map(|attachment| attachment.kind())
+        self.view.iter().chain(&self.registered).chain(&self.stray).map(|attachment| attachment.kind())
     }
 
     pub(super) fn has(&self, kind: AttachmentKind) -> bool {

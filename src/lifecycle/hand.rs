@@ -196,6 +196,8 @@ pub(super) struct Work<'a, P: Platform> {
     pub(super) bound: Bound<P::Data>,
     /// How many of it an earlier transition had undone, when it broke the device.
     undone_before: usize,
+    /// Whether that one left something which comes before.
+    stray: bool,
     /// Requester IDs whose entries devices outside the set need too.
     pub(super) keeps: Vec<Sbdf>,
     /// What the new owner sees.
@@ -233,6 +235,7 @@ impl<'a, P: Platform> Work<'a, P> {
             from,
             to,
             undone_before: bound.undone,
+            stray: bound.stray.is_some(),
             bound,
             keeps: Vec::new(),
             view: None,
@@ -262,12 +265,18 @@ impl<'a, P: Platform> Work<'a, P> {
 
     /// How many attachments are in effect when the transition begins.
     pub(super) fn attachments(&self) -> usize {
-        self.bound.len() - self.undone_before
+        usize::from(self.stray) + self.bound.len() - self.undone_before
     }
 
     /// Undoes an attachment, counted from the last that is in effect.
     pub(super) fn undo_attachment(&mut self, item: usize) -> Result<(), HookError> {
-        let place = self.undone_before + item;
+        let Some(place) = self.place(item) else {
+            if let Some(stray) = &mut self.bound.stray {
+                stray.undo(self.hand, Hardware::Present)?;
+                self.bound.stray = None;
+            }
+            return Ok(());
+        };
         let Some(attachment) = self.bound.nth_from_last(place) else { return Ok(()) };
         attachment.undo(self.hand, Hardware::Present)?;
         self.bound.undone = place + 1;
@@ -275,7 +284,7 @@ impl<'a, P: Platform> Work<'a, P> {
     }
 
     pub(super) fn redo_attachment(&mut self, item: usize) -> Result<(), HookError> {
-        let place = self.undone_before + item;
+        let Some(place) = self.place(item) else { return Ok(()) };
         if let Some(attachment) = self.bound.nth_from_last(place) {
             attachment.redo(self.hand)?;
             self.bound.undone = place;
@@ -283,11 +292,18 @@ impl<'a, P: Platform> Work<'a, P> {
         Ok(())
     }
 
+    /// Which of the attachments an item is, counted from the last; `None` for the stray.
+    fn place(&self, item: usize) -> Option<usize> {
+        Some(self.undone_before + item.checked_sub(usize::from(self.stray))?)
+    }
+
+    /// What the new owner sees ends. If it cannot, it stays at hand for the repair.
     pub(super) fn undo_bind(&mut self) -> Result<(), HookError> {
-        match self.view.take() {
-            Some(mut view) => view.undo(self.hand, Hardware::Present),
-            None => Ok(()),
+        if let Some(view) = &mut self.view {
+            view.undo(self.hand, Hardware::Present)?;
         }
+        self.view = None;
+        Ok(())
     }
 
     /// Whether the DMA of a broken device may still reach a guest that had it, or was to have it.
@@ -304,7 +320,7 @@ impl<'a, P: Platform> Work<'a, P> {
 
 impl<P: Platform> Drop for Work<'_, P> {
     fn drop(&mut self) {
-        if self.bound.len() > 0 {
+        if self.bound.len() > 0 || self.bound.stray.is_some() {
             self.hand.give_back(core::mem::take(&mut self.bound));
         }
     }

@@ -177,6 +177,7 @@ impl<P: Platform> Lifecycle<P> {
                     rest = Some((old, None));
                 } else {
                     device.bound = old;
+                    device.bound.stray = view.or(device.bound.stray.take());
                     device.condition.broken = device.condition.broken.or(broken);
                     device.condition.give_back.settle(false);
                 }
@@ -189,8 +190,9 @@ impl<P: Platform> Lifecycle<P> {
         // What the old binding set up has been undone, and goes without a lock held.
         if let (Ok((Some(mut departure), Some(departed))), Some((old, view))) = (released, rest.take()) {
             departure.bound = old;
+            departure.bound.stray = view.or(departure.bound.stray.take());
             departure.msix_table = work.msix_mapped.unwrap_or(departure.msix_table);
-            self.clear_up(departure, departed, view);
+            self.clear_up(departure, departed);
         }
     }
 

@@ -10,5 +10,6 @@ mod remove;
 mod scaffold;
 mod scan;
 mod sets;
+mod stray;
 mod subtree;
 mod ticket;
