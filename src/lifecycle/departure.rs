@@ -40,7 +40,8 @@ impl<P: Platform> Departure<P> {
     }
 
     /// One attempt at everything that is not done yet.
-    fn attempt(&mut self, platform: &P) -> Result<(), HookError> {
+    fn attempt(&mut self, lifecycle: &Lifecycle<P>) -> Result<(), HookError> {
+        let platform = lifecycle.platform();
         let Some(departed) = &self.departed else { return Ok(()) };
         let device = departed.address();
         let hand: &dyn Claimed<P::Data> = departed;
@@ -60,7 +61,7 @@ impl<P: Platform> Departure<P> {
             self.msix_table = false;
         }
         while let Some(requester) = self.known.requesters.get(self.cleared) {
-            guarded(|| platform.iommu_detach(device, *requester))?;
+            lifecycle.clear_entry(device, &self.known, *requester)?;
             self.cleared += 1;
         }
         guarded(|| platform.iommu_flush(device))
@@ -142,7 +143,7 @@ impl<P: Platform> Lifecycle<P> {
     /// One attempt. Afterwards the departure is done, or waits for the next round.
     fn try_departure(&self, mut departure: Box<Departure<P>>) -> bool {
         (departure.reserved, departure.round) = (0, self.departures().numbers.load(Ordering::Relaxed));
-        let done = departure.attempt(self.platform());
+        let done = departure.attempt(self);
         let Some(departed) = departure.departed.take() else { return true };
         let address = departed.address();
         let freed = done.is_ok() && {

@@ -2,7 +2,7 @@
 //!
 //! Devices behind one bridge to conventional PCI have its alias in common, and the alias may be the bridge's own ID.
 //! When one of them comes, or leaves, the entry is the others' as well: a failed add does not clear it, nor does a
-//! removal. Only the last one does.
+//! removal, nor clearing up after one that is gone. Only the last one does.
 
 use alloc::vec::Vec;
 
@@ -10,10 +10,16 @@ use super::Lifecycle;
 use super::error::TransitionError;
 use super::group::GroupClaim;
 use super::hand::Work;
+use super::known::Known;
+use super::transaction::guarded;
 use crate::Sbdf;
+use crate::errno::Errno;
 use crate::memory::NoMemory;
 use crate::owner::Owner;
-use crate::platform::Platform;
+use crate::platform::{HookError, Platform};
+
+const GROUP_CLAIMED: HookError =
+    HookError::new(Errno::EBUSY, "a transition is under way in the group of a device that is gone");
 
 impl<P: Platform> Lifecycle<P> {
     /// Finds the entries that devices outside the set need too, and claims their groups so that the answer stays.
@@ -38,6 +44,35 @@ impl<P: Platform> Lifecycle<P> {
             work[place].keeps = keeps;
         }
         Ok(found)
+    }
+
+    /// Whether a device that is there has this requester ID of one that is gone. Needs no memory.
+    fn is_shared(&self, gone: Sbdf, known: &Known<P::Lock>, id: Sbdf) -> bool {
+        let has_entries = |other: Sbdf, owns: fn(&Known<P::Lock>, Sbdf) -> bool| {
+            let device = self.registry().lock(other);
+            device.is_ok_and(|device| device.owner() != Owner::Unowned && owns(&device.known, id))
+        };
+        if id != gone && has_entries(id, |_, _| true) {
+            return true;
+        }
+        let Some(group) = &known.group else { return false };
+        let members =
+            core::iter::successors(group.member_after(None), |last| group.member_after(Some(*last)));
+        members.into_iter().any(|other| has_entries(other, |known, id| known.requesters.contains(&id)))
+    }
+
+    /// Clears the entry of a device that is gone, unless another one needs it. Who moves that one, or adds one,
+    /// claims the group: then this has to be tried again.
+    pub(super) fn clear_entry(&self, gone: Sbdf, known: &Known<P::Lock>, id: Sbdf) -> Result<(), HookError> {
+        let group = known.group.as_ref().filter(|_| id != gone);
+        let _claim = match group {
+            Some(group) => Some(GroupClaim::take(group).ok_or(GROUP_CLAIMED)?),
+            None => None,
+        };
+        if self.is_shared(gone, known, id) {
+            return Ok(());
+        }
+        guarded(|| self.platform().iommu_detach(gone, id))
     }
 
     fn shared_by(&self, member: &Work<'_, P>, work: &[Work<'_, P>]) -> Result<Vec<Sbdf>, NoMemory> {

@@ -2,6 +2,7 @@
 
 mod add;
 mod add_again;
+mod alias;
 mod assign;
 mod bench;
 mod can_assign;

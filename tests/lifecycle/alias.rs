@@ -1,0 +1,48 @@
+//! A requester ID that several devices have, when one of them leaves.
+
+use pcidevs::Owner;
+use pcidevs::platform::{Entry, Hook};
+
+use crate::scaffold::{
+    GUEST, Machine, TO_GUEST, at, check, empty, entry, nic, pci_bridge, plug, set, while_it_hangs,
+};
+
+/// The alias of everything behind the bridge.
+const ALIAS: &str = "01:00.0";
+const BEHIND: [&str; 2] = ["01:03.0", "01:04.0"];
+
+fn behind_a_bridge() -> Machine {
+    let machine = empty();
+    plug(&machine, "00:02.0", pci_bridge(0, 1));
+    BEHIND.iter().for_each(|address| plug(&machine, address, nic()));
+    assert!(machine.lock(at(BEHIND[0])).expect("known").requesters().contains(&at(ALIAS)));
+    machine
+}
+
+#[test]
+fn a_device_that_is_gone_leaves_its_siblings_their_alias() {
+    let machine = behind_a_bridge();
+    machine.assign(&set(&BEHIND), GUEST).expect("assigned together");
+    machine.report_gone(at(BEHIND[0])).expect("gone");
+    assert_eq!(entry(&machine, BEHIND[0]), Entry::Absent);
+    assert_eq!(entry(&machine, ALIAS), Entry::Attached(TO_GUEST), "the other one has it");
+    check(&machine);
+    machine.report_gone(at(BEHIND[1])).expect("gone");
+    assert_eq!(entry(&machine, ALIAS), Entry::Absent, "nobody has it");
+}
+
+#[test]
+fn an_alias_is_not_cleared_while_a_transition_may_move_it() {
+    let machine = behind_a_bridge();
+    let result = while_it_hangs(
+        &machine,
+        Hook::Reset,
+        || machine.assign(&set(&BEHIND), GUEST),
+        || machine.report_gone(at(BEHIND[0])).expect("gone"),
+    );
+    result.expect_err("one of them is gone");
+    machine.run_deferred();
+    assert_eq!(entry(&machine, ALIAS), Entry::Attached(Owner::Host), "the other one has it");
+    assert_eq!(entry(&machine, BEHIND[0]), Entry::Absent);
+    check(&machine);
+}
