@@ -24,7 +24,7 @@ impl<P: Platform> Lifecycle<P> {
     /// Puts devices of the host, or of a guest, into quarantine: nobody's, with their DMA blocked. A guest that gets one later
     /// gives it back to here, until it is [deassigned](Self::deassign) from `Quarantine`.
     pub fn quarantine(&self, set: &[Member]) -> Result<(), TransitionError> {
-        self.transfer(
+        let quarantined = self.transfer(
             set,
             &Change {
                 kind: Transition::Quarantine,
@@ -41,18 +41,34 @@ impl<P: Platform> Lifecycle<P> {
                     }
                     match owner {
                         Owner::Host | Owner::Unowned => Ok(Some(Owner::Quarantine)),
-                        Owner::Quarantine => {
-                            (data.condition.sticky, data.condition.give_back) = (true, GiveBack::No);
-                            Ok(None)
-                        }
+                        Owner::Quarantine => Ok(None),
                         Owner::Hidden => Err(TransitionError::Hidden(at)),
                         owner @ Owner::Guest(_) => Err(TransitionError::Taken { device: at, owner }),
                     }
                 },
                 redirect: &|_, to| Ok(Some(to)),
-                settle: &|condition, _| condition.sticky = true,
+                settle: &|condition, _| (condition.sticky, condition.give_back) = (true, GiveBack::No),
             },
-        )
+        );
+        quarantined?;
+        for member in set {
+            self.stays_in_quarantine(member.address());
+        }
+        Ok(())
+    }
+
+    /// Marks a device that was in quarantine when its set was put there: not before, since the set could be refused.
+    fn stays_in_quarantine(&self, address: Sbdf) {
+        // Gone since.
+        let Ok(mut device) = self.lock(address) else { return };
+        match device.owner() {
+            Owner::Quarantine => {
+                (device.condition.sticky, device.condition.give_back) = (true, GiveBack::No);
+            }
+            // Assigned since: it comes back.
+            Owner::Guest(_) => device.condition.sticky = true,
+            _ => {}
+        }
     }
 
     /// Takes an unused device away from everyone, for good: what the hypervisor itself uses.
@@ -78,7 +94,11 @@ impl<P: Platform> Lifecycle<P> {
                     },
                 },
                 redirect: &|_, to| Ok(Some(to)),
-                settle: &|condition, _| condition.read_only = visibility == Visibility::ReadOnly,
+                settle: &|condition, _| {
+                    condition.read_only = visibility == Visibility::ReadOnly;
+                    // Nobody waits for it any more.
+                    (condition.sticky, condition.give_back) = (false, GiveBack::No);
+                },
             },
         )
     }

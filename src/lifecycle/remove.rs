@@ -35,10 +35,16 @@ impl<P: Platform> Lifecycle<P> {
     /// destructor has run. `Busy` says who still can; then nothing has changed.
     pub fn remove_device(&self, address: Sbdf) -> Result<(), TransitionError> {
         let span = Span::begin(self, Transition::Remove);
-        self.permit_removal(address)?;
-        let closing =
-            self.registry().close(address, 0).map_err(|error| TransitionError::of_removal(address, error))?;
-        self.take_down(closing, &span)
+        let closing = self.permit_removal(address).and_then(|()| {
+            self.registry().close(address, 0).map_err(|error| TransitionError::of_removal(address, error))
+        });
+        match closing {
+            Ok(closing) => self.take_down(closing, &span),
+            Err(error) => {
+                span.report(address, None, None, Some(&error));
+                Err(error)
+            }
+        }
     }
 
     /// Removes all functions of a card slot, their virtual functions, and everything behind its bridges: all or none.

@@ -10,6 +10,7 @@ use super::transaction::guarded;
 use crate::Sbdf;
 use crate::owner::Owner;
 use crate::platform::Platform;
+use crate::refcount::Holder;
 use crate::registry::Member;
 
 /// What became of the question.
@@ -26,16 +27,15 @@ pub enum Unplug {
 impl<P: Platform> Lifecycle<P> {
     /// Asks the guest that has this device to let it go. Asking again repeats the question.
     pub fn request_unplug(&self, address: Sbdf) -> Result<(), TransitionError> {
-        let device = self.get(address).ok_or(TransitionError::NotFound(address))?;
-        let owner = {
-            let mut device = device.lock().map_err(|error| TransitionError::of_access(address, error))?;
-            let owner = device.owner();
-            device.condition.asked |= owner.guest().is_some();
-            owner
-        };
+        let mut device = self.lock(address).map_err(|error| TransitionError::of_access(address, error))?;
+        let owner = device.owner();
         let Owner::Guest(guest) = owner else {
             return Err(TransitionError::NotOwned { device: address, owner });
         };
+        // While the hook runs, and also while a removal is pending: to ask is how one gets the guest to let go.
+        let _kept = device.keep(Holder::Named("unplug request"))?;
+        device.condition.asked = true;
+        drop(device);
         match guarded(|| self.platform().ask_unplug(address, guest)) {
             Ok(()) => {
                 self.report(address, What::UnplugAsked);
