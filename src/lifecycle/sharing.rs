@@ -22,28 +22,23 @@ const GROUP_CLAIMED: HookError =
     HookError::new(Errno::EBUSY, "a transition is under way in the group of a device that is gone");
 
 impl<P: Platform> Lifecycle<P> {
-    /// Finds the entries that devices outside the set need too, and claims their groups so that the answer stays.
+    /// Finds the entries that devices outside the set need too. Whoever has an alias claims its group, so that the
+    /// answer stays, and nobody else who has it comes or leaves meanwhile.
     pub(super) fn keep_shared(
         &self,
         work: &mut [Work<'_, P>],
     ) -> Result<Vec<GroupClaim<P::Lock>>, TransitionError> {
-        if !self.find_shared(work)? {
-            return Ok(Vec::new());
-        }
-        let claims = Self::claim_groups(work)?;
+        let has_alias = work.iter().any(|member| member.known.has_alias(member.address));
+        let claims = if has_alias { Self::claim_groups(work)? } else { Vec::new() };
         self.find_shared(work)?;
         Ok(claims)
     }
 
-    /// Whether there are any.
-    pub(super) fn find_shared(&self, work: &mut [Work<'_, P>]) -> Result<bool, TransitionError> {
-        let mut found = false;
+    pub(super) fn find_shared(&self, work: &mut [Work<'_, P>]) -> Result<(), NoMemory> {
         for place in 0..work.len() {
-            let keeps = self.shared_by(&work[place], work)?;
-            found |= !keeps.is_empty();
-            work[place].keeps = keeps;
+            work[place].keeps = self.shared_by(&work[place], work)?;
         }
-        Ok(found)
+        Ok(())
     }
 
     /// Whether a device that is there has this requester ID of one that is gone. Needs no memory.

@@ -228,8 +228,15 @@ impl<P: Platform> Lifecycle<P> {
                 if work.binary_search_by_key(&other, |member| member.address).is_ok() {
                     continue;
                 }
-                // Not there any more, or not yet: then it is in nobody's way.
-                let Ok(device) = self.registry().lock(other) else { continue };
+                let Ok(device) = self.registry().lock(other) else {
+                    // Gone: it is in nobody's way. On its way in or out it may turn out to have an alias in common.
+                    match work.iter().find(|member| member.known.has_alias(member.address)) {
+                        Some(member) if self.registry().is_closed(other) => {
+                            return Err(TransitionError::GroupBusy(member.address));
+                        }
+                        _ => continue,
+                    }
+                };
                 let (owner, known, broken) = (device.owner(), device.known.clone(), device.broken());
                 drop(device);
                 // Bridges only forward. Who enters joins the host's devices; what is broken cannot come along, and

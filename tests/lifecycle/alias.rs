@@ -1,10 +1,11 @@
 //! A requester ID that several devices have, when one of them leaves.
 
 use pcidevs::Owner;
-use pcidevs::platform::{Entry, Hook};
+use pcidevs::lifecycle::TransitionError;
+use pcidevs::platform::{Entry, Fault, Hook};
 
 use crate::scaffold::{
-    GUEST, Machine, TO_GUEST, at, check, empty, entry, nic, pci_bridge, plug, set, while_it_hangs,
+    GUEST, Machine, OUTAGE, TO_GUEST, at, check, empty, entry, nic, pci_bridge, plug, set, while_it_hangs,
 };
 
 /// The alias of everything behind the bridge.
@@ -44,5 +45,23 @@ fn an_alias_is_not_cleared_while_a_transition_may_move_it() {
     machine.run_deferred();
     assert_eq!(entry(&machine, ALIAS), Entry::Attached(Owner::Host), "the other one has it");
     assert_eq!(entry(&machine, BEHIND[0]), Entry::Absent);
+    check(&machine);
+}
+
+#[test]
+fn nobody_moves_an_alias_while_a_sibling_is_on_its_way_out() {
+    let machine = behind_a_bridge();
+    machine.quarantine(&set(&BEHIND)).expect("nobody's");
+    machine.platform().fail_next(Hook::IommuDetach, Fault::Error(OUTAGE));
+    let result = while_it_hangs(
+        &machine,
+        Hook::IommuFlush,
+        || machine.remove_slot(at(BEHIND[0])),
+        || {
+            let moved = machine.deassign(&set(&BEHIND[1..]), Owner::Quarantine);
+            assert!(matches!(moved, Err(TransitionError::GroupBusy(_))), "{moved:?}");
+        },
+    );
+    result.expect_err("it stays, whole or broken");
     check(&machine);
 }
