@@ -5,7 +5,8 @@ use pcidevs::lifecycle::TransitionError;
 use pcidevs::platform::{Entry, Fault, Hook};
 
 use crate::scaffold::{
-    GUEST, Machine, OUTAGE, TO_GUEST, at, check, empty, entry, nic, pci_bridge, plug, set, while_it_hangs,
+    GUEST, Machine, OUTAGE, TO_GUEST, at, check, empty, entry, failure, nic, pci_bridge, plug, set,
+    while_it_hangs,
 };
 
 /// The alias of everything behind the bridge.
@@ -63,5 +64,49 @@ fn nobody_moves_an_alias_while_a_sibling_is_on_its_way_out() {
         },
     );
     result.expect_err("it stays, whole or broken");
+    check(&machine);
+}
+
+#[test]
+fn an_alias_that_cannot_be_brought_back_breaks_all_that_have_it() {
+    let machine = behind_a_bridge();
+    // Both entries of the first, then the second one's own; then the first undo, which is that of the alias.
+    let platform = machine.platform();
+    platform.count(true);
+    platform.fail_next(Hook::IommuBlock, Fault::Hang);
+    std::thread::scope(|scope| {
+        let assigning = scope.spawn(|| machine.assign(&set(&BEHIND), GUEST));
+        platform.wait_for_hangs(1);
+        platform.fail_call(1, Fault::Error(OUTAGE));
+        platform.fail_call(2, Fault::Error(OUTAGE));
+        platform.release_hangs();
+        assert_eq!(failure(assigning.join().expect("no panic")).undo.len(), 1);
+    });
+    for address in BEHIND {
+        assert!(machine.status(at(address)).expect("known").broken.is_some(), "{address} has the alias");
+    }
+    assert_eq!(entry(&machine, ALIAS), Entry::Blocked);
+    check(&machine);
+}
+
+#[test]
+fn a_member_that_is_gone_does_not_take_the_alias_along() {
+    let machine = behind_a_bridge();
+    let platform = machine.platform();
+    platform.count(true);
+    platform.fail_next(Hook::IommuBlock, Fault::Hang);
+    std::thread::scope(|scope| {
+        let assigning = scope.spawn(|| machine.assign(&set(&BEHIND), GUEST));
+        platform.wait_for_hangs(1);
+        // At the alias, of the first one.
+        platform.fail_call(0, Fault::Hang);
+        platform.release_hangs();
+        platform.wait_for_hangs(1);
+        machine.report_gone(at(BEHIND[0])).expect("gone");
+        platform.release_hangs();
+        assigning.join().expect("no panic").expect_err("one of them is gone");
+    });
+    machine.run_deferred();
+    assert_eq!(entry(&machine, ALIAS), Entry::Attached(Owner::Host));
     check(&machine);
 }
