@@ -25,6 +25,8 @@ pub(super) struct Departure<P: Platform> {
     view: Option<Box<dyn Attachment<P::Data>>>,
     /// The host has its MSI-X table.
     pub(super) msix_table: bool,
+    /// The maps have forgotten it: once, since they count.
+    pub(super) left_maps: bool,
     /// How many requester IDs are cleared.
     cleared: usize,
     /// Who is going to make the first attempt; 0 once it was made.
@@ -43,6 +45,7 @@ impl<P: Platform> Departure<P> {
             bound,
             view,
             msix_table: false,
+            left_maps: false,
             cleared: 0,
             reserved: 0,
             round: 0,
@@ -168,7 +171,9 @@ impl<P: Platform> Lifecycle<P> {
         let address = departed.address();
         let freed = done.is_ok() && {
             // Before the address is free: what the maps hold of it afterwards is the next device's.
-            self.leave_maps(address, &departure.known);
+            if !core::mem::replace(&mut departure.left_maps, true) {
+                self.leave_maps(address, &departure.known);
+            }
             self.forget(address, &departure.known);
             // A thread that holds the lock of the device that is gone keeps the address until it drops it.
             departed.release_address().is_ok()
