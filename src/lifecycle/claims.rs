@@ -72,6 +72,11 @@ impl<'a, P: Platform> Claims<'a, P> {
         Ok(())
     }
 
+    /// Whether this device is claimed and stays where it is, in quarantine.
+    pub(super) fn stays(&self, at: Sbdf) -> bool {
+        self.staying.iter().any(|claim| claim.address() == at)
+    }
+
     /// The others have arrived: those that stay are what the transition makes of them.
     pub(super) fn settle(&self, settle: &dyn Fn(&mut Condition, Owner)) {
         for claim in &self.staying {
