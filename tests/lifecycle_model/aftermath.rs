@@ -190,12 +190,19 @@ fn candidates(
             }
             states.push(Some(broken));
         }
+        if met.attachments > 0 {
+            let broken: Vec<_> = states.iter().flatten().filter(|device| device.broken).cloned().collect();
+            states.extend(broken.into_iter().map(|device| Some(Device { stale: true, ..device })));
+        }
         // Broken it was before, but its removal is over.
         states.extend(
             was.filter(|device| device.broken && nature.breaks)
                 .map(|device| Some(Device { removing: false, ..device })),
         );
     }
+    // What was stale may have been undone, and then does not come back.
+    let stale: Vec<_> = states.iter().flatten().filter(|device| device.stale).cloned().collect();
+    states.extend(stale.into_iter().map(|device| Some(Device { stale: false, ..device })));
     states
 }
 

@@ -58,6 +58,8 @@ pub(crate) struct Device {
     pub(crate) extended: bool,
     /// What its owner sees of it is set up.
     pub(crate) viewed: bool,
+    /// What another owner was to see could not be taken back.
+    pub(crate) stale: bool,
     pub(crate) attached: Vec<Attached>,
     pub(crate) bridge: Option<Sbdf>,
     pub(crate) pf: Option<Sbdf>,
@@ -130,7 +132,7 @@ impl Device {
 
     /// Its binding ends: attachments, and what the owner asked for.
     fn unbind(&mut self) {
-        self.viewed = false;
+        (self.viewed, self.stale) = (false, false);
         self.attached.clear();
     }
 
@@ -148,7 +150,12 @@ impl Device {
     pub(crate) fn attachments(&self) -> Vec<AttachmentKind> {
         let view = self.viewed.then_some(AttachmentKind::Vpci);
         let table = self.msix_table.then_some(AttachmentKind::MsixTable);
-        view.into_iter().chain(self.attached.iter().map(|kind| kind.kind())).chain(table).collect()
+        let stale = self.stale.then_some(AttachmentKind::Vpci);
+        view.into_iter()
+            .chain(self.attached.iter().map(|kind| kind.kind()))
+            .chain(stale)
+            .chain(table)
+            .collect()
     }
 }
 
@@ -358,6 +365,7 @@ impl Model {
             msix_table: false,
             extended: false,
             viewed: false,
+            stale: false,
             attached: Vec::new(),
             bridge: self.parent(at),
             pf: None,
