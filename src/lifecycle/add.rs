@@ -6,6 +6,7 @@ use core::cell::RefCell;
 use core::fmt;
 
 use super::Lifecycle;
+use super::claims::Way;
 use super::departure::{self, Departure};
 use super::device::{Bound, Condition, Device, Link, Links};
 use super::error::TransitionError;
@@ -21,7 +22,7 @@ use crate::memory::Shared;
 use crate::owner::Owner;
 use crate::platform::{Binding, Facts, Platform, Request};
 use crate::refcount::{Busy, Holder};
-use crate::registry::{AddRefused, Afterwards, Arriving, Member, with_room};
+use crate::registry::{AddRefused, Afterwards, Arriving, Member};
 use crate::transition::Transition;
 
 /// What the one who reports a device knows of it.
@@ -127,7 +128,7 @@ impl<P: Platform> Lifecycle<P> {
             Err(reason) => return Err(AddDeviceError { data: newcomer.data.into_inner(), reason }),
         };
         let mut device = prepared.with_data(newcomer.data.into_inner());
-        device.bound.view = view;
+        device.bound = Bound::seen(view);
         span.report(address, None, Some(Owner::Host), None);
         self.publish(device, arriving, entered);
         Ok(())
@@ -161,12 +162,11 @@ impl<P: Platform> Lifecycle<P> {
         newcomer: &Newcomer<P::Data>,
         known: &Shared<Known<P::Lock>>,
     ) -> Result<(Binding<P::Data>, Vec<GroupClaim<P::Lock>>), TransitionError> {
-        let mut work = with_room(1)?;
-        work.push(Work::new(newcomer, known.clone(), Bound::default(), Owner::Unowned, Owner::Host));
+        let mut work = [Work::new(newcomer, known.clone(), Bound::default(), Owner::Unowned, Owner::Host)];
         let groups = self.keep_shared(&mut work)?;
         self.check_separable(&work, steps::ENTER, Owner::Host)?;
         self.check_groups(&work, &groups, steps::ENTER, Owner::Host)?;
-        let mut transaction = Transaction::new(self.platform(), steps::ENTER, work)?;
+        let mut transaction = Transaction::new(self.platform(), steps::ENTER, &mut work)?;
         match transaction.run() {
             Ok(()) => Ok((transaction.work.first_mut().and_then(|work| work.view.take()), groups)),
             Err(error) => {
@@ -283,7 +283,7 @@ impl<P: Platform> Lifecycle<P> {
                     let whole = device.data().condition.broken.is_none();
                     Ok((adopts && whole).then_some(Owner::Host))
                 },
-                redirect: &|_, to| Ok(Some(to)),
+                redirect: &|_, to| Ok(Way::To(to)),
                 settle: &|_, _| {},
             },
         )

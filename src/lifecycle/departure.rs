@@ -7,7 +7,7 @@
 use alloc::boxed::Box;
 
 use super::Lifecycle;
-use super::device::{Bound, Device};
+use super::device::{Bound, Device, Effect};
 use super::known::Known;
 use super::transaction::guarded;
 use crate::Sbdf;
@@ -60,16 +60,13 @@ impl<P: Platform> Departure<P> {
             guarded(|| view.undo(hand, Hardware::Gone))?;
             self.view = None;
         }
-        if let Some(stale) = &mut self.bound.stale {
-            guarded(|| stale.undo(hand, Hardware::Gone))?;
-            self.bound.stale = None;
-        }
-        while self.bound.undone < self.bound.len() {
-            let place = self.bound.undone;
-            if let Some(attachment) = self.bound.nth_from_last(place) {
-                guarded(|| attachment.undo(hand, Hardware::Gone))?;
+        for place in 0..self.bound.len() {
+            if let Some(entry) = self.bound.nth_from_last(place)
+                && entry.effect == Effect::InEffect
+            {
+                guarded(|| entry.attachment.undo(hand, Hardware::Gone))?;
+                entry.effect = Effect::Undone;
             }
-            self.bound.undone = place + 1;
         }
         if self.msix_table {
             guarded(|| platform.msix_release(device))?;
@@ -170,6 +167,8 @@ impl<P: Platform> Lifecycle<P> {
         let Some(departed) = departure.departed.take() else { return true };
         let address = departed.address();
         let freed = done.is_ok() && {
+            // Before the address is free: what the maps hold of it afterwards is the next device's.
+            self.leave_maps(address, &departure.known);
             self.forget(address, &departure.known);
             // A thread that holds the lock of the device that is gone keeps the address until it drops it.
             departed.release_address().is_ok()

@@ -8,13 +8,13 @@ use crate::Sbdf;
 use crate::memory::NoMemory;
 use crate::owner::{DomainId, Owner};
 use crate::platform::Platform;
-use crate::registry::{DestroyDomainError, Member};
+use crate::registry::{DestroyDomainError, Member, with_room};
 
 impl<P: Platform> Lifecycle<P> {
     /// Takes all devices back from a guest that ends, and forgets it.
     ///
-    /// New assignments to it are refused from now on. Each device is tried once, those that share a requester ID
-    /// together; what fails stays on its list, and the first error is returned: release it again. A broken device that
+    /// New assignments to it are refused from now on. Each device is tried once, those that share a requester ID or a
+    /// reset together; what fails stays on its list, and the first error is returned: release it again. A broken device that
     /// may still reach the guest's memory keeps it from being released: its memory must not be freed before
     /// [`repair`](Self::repair).
     pub fn release_domain(&self, guest: DomainId) -> Result<(), TransitionError> {
@@ -27,11 +27,7 @@ impl<P: Platform> Lifecycle<P> {
             if !self.lock(address).is_ok_and(|device| device.owner() == from) {
                 continue;
             }
-            let released = match self.deassign(&[Member::new(address)], from) {
-                Err(TransitionError::Inseparable { .. }) => self.deassign_together(address, from),
-                released => released,
-            };
-            if let Err(error) = released {
+            if let Err(error) = self.deassign_with_ties(address, from) {
                 first.get_or_insert(error);
             }
         }
@@ -46,25 +42,28 @@ impl<P: Platform> Lifecycle<P> {
         }
     }
 
-    /// Takes back a device and all of its group, or with its requester IDs, that this guest has.
-    fn deassign_together(&self, address: Sbdf, from: Owner) -> Result<(), TransitionError> {
-        let known =
-            self.lock(address).map_err(|error| TransitionError::of_access(address, error))?.known.clone();
-        let mut set = Vec::new();
-        for other in self.devices_of(from)?.iter().flat_map(|devices| devices.iter()) {
-            let at = other.address();
-            let comes_along = self.lock(at).is_ok_and(|device| {
-                let of_group = known.group.as_ref().zip(device.known.group.as_ref());
-                device.owner() == from
-                    && (device.known.shares_requester(&known)
-                        || of_group.is_some_and(|(one, other)| one.key == other.key))
-            });
-            if comes_along {
-                set.try_reserve(1).map_err(NoMemory::from)?;
-                set.push(Member::new(at));
+    /// Takes back a device, and with it those of the same guest that it cannot leave without: which these are, the
+    /// refusal to take back the ones before them says.
+    fn deassign_with_ties(&self, address: Sbdf, from: Owner) -> Result<(), TransitionError> {
+        let mut set = with_room(1)?;
+        set.push(Member::new(address));
+        loop {
+            let refused = match self.deassign(&set, from) {
+                Ok(()) => return Ok(()),
+                Err(refused) => refused,
+            };
+            let (TransitionError::Inseparable { other, .. } | TransitionError::OthersInReset { other, .. }) =
+                refused
+            else {
+                return Err(refused);
+            };
+            let is_theirs = self.lock(other).is_ok_and(|device| device.owner() == from);
+            if !is_theirs || set.contains(&Member::new(other)) {
+                return Err(refused);
             }
+            set.try_reserve(1).map_err(NoMemory::from)?;
+            set.push(Member::new(other));
         }
-        self.deassign(&set, from)
     }
 
     /// The other members of a device's IOMMU group, bridges included, in address order; empty without a group.

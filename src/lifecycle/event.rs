@@ -180,7 +180,7 @@ impl<P: Platform> Lifecycle<P> {
     }
 
     pub(super) fn is_watched(&self) -> bool {
-        self.subscribers().are_there() || traced()
+        self.platform().reports_events() && (self.subscribers().are_there() || traced())
     }
 
     /// Reports what happened to a device.

@@ -94,8 +94,10 @@ impl<P: Platform> Exodus<'_, P> {
     ) -> Result<(), TransitionError> {
         let lifecycle = self.lifecycle;
         let settle = |device: &mut Device<P>, in_hands| {
-            // While the address is certainly this device's: a transition that has it may free it at any time.
-            lifecycle.leave_maps(address, &device.known);
+            // Only while the address is certainly this device's: a transition that had it may have freed it already.
+            if device.departure.is_some() {
+                lifecycle.leave_maps(address, &device.known);
+            }
             let links = (device.links.bridge.take(), device.links.pf.take());
             let left = match in_hands {
                 InHands::Nobodys => device.depart(),

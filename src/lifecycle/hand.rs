@@ -4,12 +4,12 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::cell::RefCell;
 
-use super::device::{Bound, Device, Link, Links};
+use super::device::{Bound, Device, Effect, Link, Links};
 use super::group::Group;
 use super::known::Known;
 use super::registers::Quiesced;
 use crate::Sbdf;
-use crate::memory::Shared;
+use crate::memory::{Few, Shared};
 use crate::owner::Owner;
 use crate::platform::{Attachment, Claimed, Hardware, HookError, Platform, ResetKind, ResetScope};
 use crate::registry::{Claim, Closing, Departed, Hold};
@@ -186,6 +186,9 @@ impl<P: Platform> Claimed<P::Data> for Departed<Device<P>, P::Lock> {
     }
 }
 
+/// The members of a transition.
+pub(super) type Works<'a, P> = Few<Work<'a, P>, 1>;
+
 /// One member of a transition.
 pub(super) struct Work<'a, P: Platform> {
     pub(super) hand: &'a dyn InHand<P::Data>,
@@ -195,10 +198,6 @@ pub(super) struct Work<'a, P: Platform> {
     pub(super) to: Owner,
     /// What the old binding set up.
     pub(super) bound: Bound<P::Data>,
-    /// How many of it an earlier transition had undone, when it broke the device.
-    undone_before: usize,
-    /// Whether it had left a view that could not be undone.
-    had_stale: bool,
     /// Requester IDs whose entries devices outside the set need too.
     pub(super) keeps: Vec<Sbdf>,
     /// What the new owner sees.
@@ -229,18 +228,17 @@ impl<'a, P: Platform> Work<'a, P> {
     pub(super) fn new(
         hand: &'a dyn InHand<P::Data>,
         known: Shared<Known<P::Lock>>,
-        bound: Bound<P::Data>,
+        mut bound: Bound<P::Data>,
         from: Owner,
         to: Owner,
     ) -> Self {
+        bound.begin();
         Self {
             hand,
             address: hand.address(),
             known,
             from,
             to,
-            undone_before: bound.undone,
-            had_stale: bound.stale.is_some(),
             bound,
             keeps: Vec::new(),
             view: None,
@@ -269,43 +267,28 @@ impl<'a, P: Platform> Work<'a, P> {
         self.known.group.as_ref().is_some_and(|own| own.key == group.key)
     }
 
-    /// How many attachments are in effect when the transition begins.
-    pub(super) fn attachments(&self) -> usize {
-        usize::from(self.had_stale) + self.bound.len() - self.undone_before
-    }
-
-    /// The place of an attachment that is in effect, counted from the last; `None` for the stale one.
-    fn place(&self, item: usize) -> Option<usize> {
-        Some(self.undone_before + item.checked_sub(usize::from(self.had_stale))?)
-    }
-
-    /// Undoes an attachment, counted from the last that is in effect.
-    pub(super) fn undo_attachment(&mut self, item: usize) -> Result<(), HookError> {
-        let place = self.place(item);
-        let attachment = match place {
-            Some(place) => self.bound.nth_from_last(place),
-            None => self.bound.stale.as_deref_mut(),
-        };
-        if let Some(attachment) = attachment {
-            attachment.undo(self.hand, Hardware::Present)?;
-        }
-        match place {
-            Some(place) => self.bound.undone = place + 1,
-            None => self.bound.stale = None,
+    /// Undoes an attachment, counted from the last.
+    pub(super) fn undo_attachment(&mut self, place: usize) -> Result<(), HookError> {
+        if let Some(entry) = self.bound.nth_from_last(place)
+            && entry.effect == Effect::InEffect
+        {
+            entry.attachment.undo(self.hand, Hardware::Present)?;
+            entry.effect = Effect::Undone;
         }
         Ok(())
     }
 
-    pub(super) fn redo_attachment(&mut self, item: usize) -> Result<(), HookError> {
-        // What was stale was nobody's, and does not come back.
-        let Some(place) = self.place(item) else { return Ok(()) };
-        if let Some(attachment) = self.bound.nth_from_last(place) {
-            attachment.redo(self.hand)?;
-            self.bound.undone = place;
+    pub(super) fn redo_attachment(&mut self, place: usize) -> Result<(), HookError> {
+        if let Some(entry) = self.bound.nth_from_last(place)
+            && entry.effect == Effect::Undone
+        {
+            entry.attachment.redo(self.hand)?;
+            entry.effect = Effect::InEffect;
         }
         Ok(())
     }
 
+    /// If it fails the view is still there: nobody knows what its owner sees.
     pub(super) fn undo_bind(&mut self) -> Result<(), HookError> {
         if let Some(view) = &mut self.view {
             view.undo(self.hand, Hardware::Present)?;
@@ -328,7 +311,7 @@ impl<'a, P: Platform> Work<'a, P> {
 
 impl<P: Platform> Drop for Work<'_, P> {
     fn drop(&mut self) {
-        if !self.bound.is_empty() {
+        if self.bound.len() > 0 {
             self.hand.give_back(core::mem::take(&mut self.bound));
         }
     }

@@ -1,7 +1,7 @@
 //! Out of everyone's reach: quarantine, and hiding.
 
 use super::Lifecycle;
-use super::device::GiveBack;
+use super::claims::Way;
 use super::error::TransitionError;
 use super::steps;
 use super::transfer::Change;
@@ -45,11 +45,11 @@ impl<P: Platform> Lifecycle<P> {
                         owner @ Owner::Guest(_) => Err(TransitionError::Taken { device: at, owner }),
                     }
                 },
-                // What is there already stays, from now on for good.
-                redirect: &|claim, to| Ok((claim.owner() != to).then_some(to)),
-                settle: &|condition, _| {
-                    (condition.sticky, condition.give_back) = (true, GiveBack::No);
+                redirect: &|claim, to| match claim.owner() {
+                    Owner::Quarantine => Ok(Way::Stays),
+                    _ => Ok(Way::To(to)),
                 },
+                settle: &|condition, _| (condition.sticky, condition.to_give_back) = (true, false),
             },
         )
     }
@@ -76,10 +76,10 @@ impl<P: Platform> Lifecycle<P> {
                         None => Ok(Some(Owner::Hidden)),
                     },
                 },
-                redirect: &|_, to| Ok(Some(to)),
+                redirect: &|_, to| Ok(Way::To(to)),
                 settle: &|condition, _| {
                     condition.read_only = visibility == Visibility::ReadOnly;
-                    condition.give_back = GiveBack::No;
+                    condition.sticky = false;
                 },
             },
         )

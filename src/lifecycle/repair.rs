@@ -5,6 +5,7 @@
 //! that the DMA is blocked.
 
 use super::Lifecycle;
+use super::claims::Way;
 use super::error::TransitionError;
 use super::event::What;
 use super::registers;
@@ -35,21 +36,20 @@ impl<P: Platform> Lifecycle<P> {
                     Some(_) => Ok(Some(Owner::Quarantine)),
                     None => Err(TransitionError::NotBroken(at)),
                 },
-                redirect: &|_, to| Ok(Some(to)),
-                settle: &|condition, _| {
-                    (condition.broken, condition.asked) = (None, false);
-                },
+                redirect: &|_, to| Ok(Way::To(to)),
+                settle: &|condition, _| condition.broken = None,
             },
         );
         match repaired {
             Err(TransitionError::Failed(failure)) if failure.error == HookError::NOT_BLOCKED => {
                 Err(TransitionError::DmaNotBlocked(address))
             }
-            repaired => {
+            Ok(()) => {
                 // Its group may have waited for it.
                 self.give_back(address);
-                repaired
+                Ok(())
             }
+            failed => failed,
         }
     }
 

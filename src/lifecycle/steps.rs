@@ -114,6 +114,16 @@ pub(super) const REPAIR: &[Step] = &[ConfirmBlocked, Unbind];
 pub(super) const PREPARE_MSIX: &[Step] = &[PrepareMsix];
 pub(super) const RELEASE_MSIX: &[Step] = &[ReleaseMsix];
 
+/// Whether these steps block requests.
+pub(super) fn block(steps: &[Step]) -> bool {
+    steps.iter().any(|step| matches!(step, Block))
+}
+
+/// Whether these steps reset.
+pub(super) fn reset(steps: &[Step]) -> bool {
+    steps.iter().any(|step| matches!(step, Reset))
+}
+
 impl Step {
     /// The step's name in errors.
     pub(super) const fn name(self) -> &'static str {
@@ -138,7 +148,7 @@ impl Step {
     /// How many items the step has for this device. The same number before and after it was run.
     pub(super) fn items<P: Platform>(self, work: &Work<'_, P>) -> usize {
         match self {
-            Unbind => work.attachments(),
+            Unbind => work.bound.len(),
             AtsOff | AtsOn => usize::from(work.known.ats.is_some()),
             // What never had an owner has no entries.
             Detach if work.from == Owner::Unowned && !work.was_broken => 0,

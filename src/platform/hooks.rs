@@ -62,6 +62,13 @@ pub trait Platform: Send + Sync {
         false
     }
 
+    /// Whether events are reported to subscribers. A constant `false` compiles all of it out, which is what the
+    /// benchmark compares a machine without subscribers with.
+    #[doc(hidden)]
+    fn reports_events(&self) -> bool {
+        true
+    }
+
     /// Nanoseconds of a clock that starts anywhere. For the durations in events and the rate of faults.
     fn now(&self) -> u64;
 

@@ -80,6 +80,7 @@ pub(crate) fn settle(
         return Err(format!("what is gone is gone, and not {outcome:?}"));
     }
     let mut model = if failed && !nature.leaves { before.clone() } else { after.clone() };
+    model.plugged.clone_from(&after.plugged);
     if let Operation::ReleaseDomain(guest) = operation {
         // It is released, or dying.
         if failed && let Some(guest) = model.guests.get_mut(guest) {
@@ -192,7 +193,7 @@ fn candidates(
         }
         if met.attachments > 0 {
             let broken: Vec<_> = states.iter().flatten().filter(|device| device.broken).cloned().collect();
-            states.extend(broken.into_iter().map(|device| Some(Device { stale: true, ..device })));
+            states.extend(broken.into_iter().map(|device| Some(Device { stuck: true, ..device })));
         }
         // Broken it was before, but its removal is over.
         states.extend(
@@ -200,9 +201,6 @@ fn candidates(
                 .map(|device| Some(Device { removing: false, ..device })),
         );
     }
-    // What was stale may have been undone, and then does not come back.
-    let stale: Vec<_> = states.iter().flatten().filter(|device| device.stale).cloned().collect();
-    states.extend(stale.into_iter().map(|device| Some(Device { stale: false, ..device })));
     states
 }
 

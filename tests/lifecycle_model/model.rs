@@ -27,7 +27,7 @@ pub(crate) struct Model {
     pub(crate) uses: Vec<Use>,
     pub(crate) tickets: Vec<(Sbdf, u32)>,
     /// Which of the functions are in the machine.
-    plugged: BTreeSet<Sbdf>,
+    pub(crate) plugged: BTreeSet<Sbdf>,
     drivers: BTreeSet<Sbdf>,
     open: BTreeSet<GroupId>,
     /// Faults of each function, and the time of the last.
@@ -58,9 +58,9 @@ pub(crate) struct Device {
     pub(crate) extended: bool,
     /// What its owner sees of it is set up.
     pub(crate) viewed: bool,
-    /// What another owner was to see could not be taken back.
-    pub(crate) stale: bool,
     pub(crate) attached: Vec<Attached>,
+    /// What another owner was to see could not be taken away again.
+    pub(crate) stuck: bool,
     pub(crate) bridge: Option<Sbdf>,
     pub(crate) pf: Option<Sbdf>,
     pub(crate) requesters: Vec<Sbdf>,
@@ -132,7 +132,7 @@ impl Device {
 
     /// Its binding ends: attachments, and what the owner asked for.
     fn unbind(&mut self) {
-        (self.viewed, self.stale) = (false, false);
+        (self.viewed, self.stuck) = (false, false);
         self.attached.clear();
     }
 
@@ -150,12 +150,9 @@ impl Device {
     pub(crate) fn attachments(&self) -> Vec<AttachmentKind> {
         let view = self.viewed.then_some(AttachmentKind::Vpci);
         let table = self.msix_table.then_some(AttachmentKind::MsixTable);
-        let stale = self.stale.then_some(AttachmentKind::Vpci);
-        view.into_iter()
-            .chain(self.attached.iter().map(|kind| kind.kind()))
-            .chain(stale)
-            .chain(table)
-            .collect()
+        let stuck = self.stuck.then_some(AttachmentKind::Vpci);
+        let registered = self.attached.iter().map(|kind| kind.kind());
+        view.into_iter().chain(registered).chain(stuck).chain(table).collect()
     }
 }
 
@@ -365,8 +362,8 @@ impl Model {
             msix_table: false,
             extended: false,
             viewed: false,
-            stale: false,
             attached: Vec::new(),
+            stuck: false,
             bridge: self.parent(at),
             pf: None,
             requesters: self.requesters(at),
@@ -1013,6 +1010,7 @@ impl Model {
         if let Some(device) = self.devices.get_mut(&at) {
             device.broken = false;
         }
+        self.give_back(at);
     }
 
     fn fault(&mut self, requester: Sbdf) -> Verdict {
@@ -1098,15 +1096,22 @@ impl Model {
     }
 
     fn detach(&mut self, at: Sbdf, kind: Attached) -> Verdict {
-        let Some(device) = self.devices.get_mut(&at) else { return no(Reason::NotFound) };
-        if device.broken {
-            return Verdict::Any;
+        match self.devices.get(&at) {
+            None => no(Reason::NotFound),
+            // Some of what is listed may be undone already.
+            Some(device) if device.broken => Verdict::Any,
+            Some(_) => Verdict::Is(Flag(self.detached(at, kind))),
         }
+    }
+
+    /// The attachment of this kind that was registered last is the embedder's again.
+    pub(crate) fn detached(&mut self, at: Sbdf, kind: Attached) -> bool {
+        let Some(device) = self.devices.get_mut(&at) else { return false };
         let last = device.attached.iter().rposition(|other| *other == kind);
         if let Some(last) = last {
             device.attached.remove(last);
         }
-        Verdict::Is(Flag(last.is_some()))
+        last.is_some()
     }
 
     fn run_deferred(&mut self) -> usize {
