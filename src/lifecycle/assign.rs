@@ -122,7 +122,7 @@ impl<P: Platform> Lifecycle<P> {
         }
         if owner == Owner::Host
             && let Some(msix) = data.known.msix
-            && registers::is_msix_masked(self.platform(), at, msix)
+            && ask(at, || registers::is_msix_masked(self.platform(), at, msix))?
         {
             return Err(TransitionError::MsixMasked(at));
         }

@@ -7,7 +7,7 @@ use core::cell::RefCell;
 use super::device::{Bound, Device, Link, Links};
 use super::group::Group;
 use super::known::Known;
-use super::registers::Quiesced;
+use super::registers::{self, Quiesced};
 use crate::Sbdf;
 use crate::memory::Shared;
 use crate::owner::Owner;
@@ -246,6 +246,16 @@ impl<'a, P: Platform> Work<'a, P> {
             unflushed: false,
             broken: None,
         }
+    }
+
+    /// Masks MSI and MSI-X and switches bus mastering off. What the registers held is known before the first write,
+    /// so that a write that panics is undone as well.
+    pub(super) fn quiesce(&mut self, platform: &P) {
+        let Self { hand, known, quiesced, address, .. } = self;
+        hand.with(&mut |_| {
+            let before = quiesced.insert(registers::before(platform, *address, known));
+            registers::quiesce(platform, *address, before);
+        });
     }
 
     /// Runs `step`, which reads and writes configuration space, under the device's lock.

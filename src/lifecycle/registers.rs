@@ -32,28 +32,33 @@ impl Quiesced {
     }
 }
 
+/// Reads what [`quiesce`] changes. Under the device's lock.
+pub(super) fn before<P: Platform>(platform: &P, at: Sbdf, known: &Known<P::Lock>) -> Quiesced {
+    let read = |offset: u16| platform.config_read(at, offset, Width::Word) & 0xffff;
+    let control = |capability: u16| (capability + CONTROL, read(capability + CONTROL));
+    Quiesced {
+        command: read(COMMAND),
+        msi: known.msi.map(control),
+        msix: known.msix.map(control),
+        ats_on: known.ats.is_some_and(|capability| read(capability + ATS_CONTROL) & ATS_ENABLE != 0),
+    }
+}
+
 /// Masks MSI and MSI-X and switches bus mastering off. Under the device's lock.
-pub(super) fn quiesce<P: Platform>(platform: &P, at: Sbdf, known: &Known<P::Lock>) -> Quiesced {
-    let change = |offset: u16, change: fn(u32) -> u32| {
-        let before = platform.config_read(at, offset, Width::Word) & 0xffff;
-        if change(before) != before {
-            platform.config_write(at, offset, Width::Word, change(before));
+pub(super) fn quiesce<P: Platform>(platform: &P, at: Sbdf, before: &Quiesced) {
+    let change = |offset: u16, before: u32, after: u32| {
+        if after != before {
+            platform.config_write(at, offset, Width::Word, after);
         }
-        before
     };
-    let msi = known.msi.map(|capability| {
-        let control = capability + CONTROL;
-        (control, change(control, |before| before & !MSI_ENABLE))
-    });
-    let msix = known.msix.map(|capability| {
-        let control = capability + CONTROL;
-        let masked = |before| if before & MSIX_ENABLE == 0 { before } else { before | MSIX_FUNCTION_MASK };
-        (control, change(control, masked))
-    });
-    let is_on =
-        |capability| platform.config_read(at, capability + ATS_CONTROL, Width::Word) & ATS_ENABLE != 0;
-    let ats_on = known.ats.is_some_and(is_on);
-    Quiesced { msi, msix, ats_on, command: change(COMMAND, |before| before & !BUS_MASTER) }
+    if let Some((offset, control)) = before.msi {
+        change(offset, control, control & !MSI_ENABLE);
+    }
+    if let Some((offset, control)) = before.msix {
+        let is_enabled = control & MSIX_ENABLE != 0;
+        change(offset, control, if is_enabled { control | MSIX_FUNCTION_MASK } else { control });
+    }
+    change(COMMAND, before.command, before.command & !BUS_MASTER);
 }
 
 /// Writes back what the registers held.

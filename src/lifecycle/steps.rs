@@ -163,7 +163,7 @@ impl Step {
         match (self, requester) {
             (Unbind, _) => work.undo_attachment(item),
             (Quiesce, _) => {
-                work.quiesced = work.with_config(|known| registers::quiesce(platform, at, known));
+                work.quiesce(platform);
                 Ok(())
             }
             (AwaitIdle, _) => platform.await_idle(at),
@@ -262,7 +262,7 @@ impl Step {
 
     /// Whether an item that panicked is undone as if it had been done: then it is not known what it did.
     pub(super) const fn is_undone_after_panic(self) -> bool {
-        matches!(self, Attach | Block | Detach)
+        matches!(self, Quiesce | Attach | Block | Detach)
     }
 }
 
