@@ -7,7 +7,7 @@
 use alloc::boxed::Box;
 
 use super::Lifecycle;
-use super::device::{Bound, Device};
+use super::device::{Bound, Device, Effect};
 use super::known::Known;
 use super::transaction::guarded;
 use crate::Sbdf;
@@ -51,7 +51,8 @@ impl<P: Platform> Departure<P> {
     }
 
     /// One attempt at everything that is not done yet.
-    fn attempt(&mut self, platform: &P) -> Result<(), HookError> {
+    fn attempt(&mut self, lifecycle: &Lifecycle<P>) -> Result<(), HookError> {
+        let platform = lifecycle.platform();
         let Some(departed) = &self.departed else { return Ok(()) };
         let device = departed.address();
         let hand: &dyn Claimed<P::Data> = departed;
@@ -59,19 +60,22 @@ impl<P: Platform> Departure<P> {
             guarded(|| view.undo(hand, Hardware::Gone))?;
             self.view = None;
         }
-        while self.bound.undone < self.bound.len() {
-            let place = self.bound.undone;
-            if let Some(attachment) = self.bound.nth_from_last(place) {
-                guarded(|| attachment.undo(hand, Hardware::Gone))?;
+        for place in 0..self.bound.len() {
+            if let Some(entry) = self.bound.nth_from_last(place)
+                && entry.effect == Effect::InEffect
+            {
+                guarded(|| entry.attachment.undo(hand, Hardware::Gone))?;
+                entry.effect = Effect::Undone;
             }
-            self.bound.undone = place + 1;
         }
         if self.msix_table {
             guarded(|| platform.msix_release(device))?;
             self.msix_table = false;
         }
         while let Some(requester) = self.known.requesters.get(self.cleared) {
-            guarded(|| platform.iommu_detach(device, *requester))?;
+            if !lifecycle.is_needed(*requester) {
+                guarded(|| platform.iommu_detach(device, *requester))?;
+            }
             self.cleared += 1;
         }
         guarded(|| platform.iommu_flush(device))
@@ -159,10 +163,12 @@ impl<P: Platform> Lifecycle<P> {
     /// One attempt. Afterwards the departure is done, or waits for the next round.
     fn try_departure(&self, mut departure: Box<Departure<P>>) -> bool {
         (departure.reserved, departure.round) = (0, self.departures().numbers.load(Ordering::Relaxed));
-        let done = departure.attempt(self.platform());
+        let done = departure.attempt(self);
         let Some(departed) = departure.departed.take() else { return true };
         let address = departed.address();
         let freed = done.is_ok() && {
+            // Before the address is free: what the maps hold of it afterwards is the next device's.
+            self.leave_maps(address, &departure.known);
             self.forget(address, &departure.known);
             // A thread that holds the lock of the device that is gone keeps the address until it drops it.
             departed.release_address().is_ok()

@@ -101,7 +101,7 @@ impl fmt::Display for Event<'_> {
     }
 }
 
-/// Called for every event, on the thread on which it happened, with no lock held. Under `std` a panic ends here.
+/// Called for every event, on the thread on which it happened, with no lock held. That it panics changes nothing.
 pub type Subscriber = Arc<dyn Fn(&Event<'_>) + Send + Sync>;
 
 /// Names a subscription, to end it.
@@ -158,7 +158,7 @@ impl<L: RawLock> Subscribers<L> {
         let mut next = 0;
         // One at a time, so that nothing is allocated and no lock is held while they run.
         while let Some((number, subscriber)) = self.from(next) {
-            // Nothing of a transition depends on who watches it: the panic hook has told.
+            // One that panics has told its panic hook, and is not in the way of the transition it was told of.
             let _told = guarded(|| {
                 subscriber(event);
                 Ok(())
@@ -180,7 +180,7 @@ impl<P: Platform> Lifecycle<P> {
     }
 
     pub(super) fn is_watched(&self) -> bool {
-        self.subscribers().are_there() || traced()
+        self.platform().reports_events() && (self.subscribers().are_there() || traced())
     }
 
     /// Reports what happened to a device.

@@ -15,13 +15,13 @@ use crate::sync::{Site, weakened};
 pub(super) enum Step {
     /// The old owner's attachments end, the last first; its vPCI last of all.
     Unbind,
-    /// MSI is masked and bus mastering switched off.
+    /// MSI and bus mastering are switched off.
     Quiesce,
     /// The last of its requests are answered.
     AwaitIdle,
     /// Address translation services are off.
     AtsOff,
-    /// Address translation services are on again, after a reset, if they were before.
+    /// Address translation services are on again, if they were, after a reset.
     AtsOn,
     /// Its requests reach nobody, under any requester ID.
     Block,
@@ -114,12 +114,22 @@ pub(super) const REPAIR: &[Step] = &[ConfirmBlocked, Unbind];
 pub(super) const PREPARE_MSIX: &[Step] = &[PrepareMsix];
 pub(super) const RELEASE_MSIX: &[Step] = &[ReleaseMsix];
 
+/// Whether these steps block requests.
+pub(super) fn block(steps: &[Step]) -> bool {
+    steps.iter().any(|step| matches!(step, Block))
+}
+
+/// Whether these steps reset.
+pub(super) fn reset(steps: &[Step]) -> bool {
+    steps.iter().any(|step| matches!(step, Reset))
+}
+
 impl Step {
     /// The step's name in errors.
     pub(super) const fn name(self) -> &'static str {
         match self {
             Unbind => "undo attachment",
-            Quiesce => "mask MSI and switch bus mastering off",
+            Quiesce => "switch MSI and bus mastering off",
             AwaitIdle => "await pending transactions",
             AtsOff => "switch ATS off",
             AtsOn => "switch ATS on",
@@ -138,10 +148,10 @@ impl Step {
     /// How many items the step has for this device. The same number before and after it was run.
     pub(super) fn items<P: Platform>(self, work: &Work<'_, P>) -> usize {
         match self {
-            Unbind => work.attachments(),
+            Unbind => work.bound.len(),
             AtsOff | AtsOn => usize::from(work.known.ats.is_some()),
             // What never had an owner has no entries.
-            Detach if work.from == Owner::Unowned => 0,
+            Detach if work.from == Owner::Unowned && !work.was_broken => 0,
             Block | Detach => work.known.requesters.len(),
             ReleaseMsix => usize::from(work.msix_table),
             // Without an owner to attach to there is nothing to do: blocked it is already.
@@ -163,12 +173,21 @@ impl Step {
         match (self, requester) {
             (Unbind, _) => work.undo_attachment(item),
             (Quiesce, _) => {
-                work.quiesce(platform);
+                work.with_config(|known, quiesced| {
+                    registers::quiesce(platform, at, known, quiesced);
+                });
                 Ok(())
             }
             (AwaitIdle, _) => platform.await_idle(at),
-            (AtsOff, _) => platform.set_ats(at, Switch::Off),
-            (AtsOn, _) => ats_as_before(platform, work),
+            (AtsOff, _) => {
+                let mut on = false;
+                work.with_config(|known, _| {
+                    on = known.ats.is_some_and(|ats| registers::is_ats_on(platform, at, ats));
+                });
+                work.had_ats = on;
+                platform.set_ats(at, Switch::Off)
+            }
+            (AtsOn, _) => restore_ats(platform, work),
             (Block, Some(requester)) => platform.iommu_block(at, requester),
             (Detach, Some(requester)) if work.keeps.contains(&requester) => Ok(()),
             (Detach, Some(requester)) => platform.iommu_detach(at, requester),
@@ -215,13 +234,11 @@ impl Step {
         match (self, requester) {
             (Unbind, _) => work.redo_attachment(item),
             (Quiesce, _) => {
-                let before = work.quiesced.take();
-                if let Some(before) = before {
-                    work.with_config(|_| registers::resume(platform, at, before));
-                }
+                let before = core::mem::take(&mut work.quiesced);
+                work.with_config(|_, _| registers::resume(platform, at, before));
                 Ok(())
             }
-            (AtsOff, _) => ats_as_before(platform, work),
+            (AtsOff, _) => restore_ats(platform, work),
             (Detach, Some(requester)) if work.keeps.contains(&requester) => Ok(()),
             (Block | Detach, Some(requester)) => match work.from {
                 owner if has_tables(owner) => platform.iommu_attach(at, requester, owner),
@@ -262,16 +279,13 @@ impl Step {
 
     /// Whether an item that panicked is undone as if it had been done: then it is not known what it did.
     pub(super) const fn is_undone_after_panic(self) -> bool {
-        matches!(self, Quiesce | Attach | Block | Detach)
+        matches!(self, Attach | Block | Detach | Quiesce)
     }
 }
 
-/// Switches ATS on if it was before the transition.
-fn ats_as_before<P: Platform>(platform: &P, work: &Work<'_, P>) -> Result<(), HookError> {
-    match &work.quiesced {
-        Some(before) if before.has_ats_on() => platform.set_ats(work.address, Switch::On),
-        _ => Ok(()),
-    }
+/// Switches address translation services on if they were.
+fn restore_ats<P: Platform>(platform: &P, work: &Work<'_, P>) -> Result<(), HookError> {
+    if work.had_ats { platform.set_ats(work.address, Switch::On) } else { Ok(()) }
 }
 
 /// Gives the host the MSI-X table, or takes it back.

@@ -36,6 +36,31 @@ fn each_hook_of_assign_may_panic() {
 }
 
 #[test]
+fn a_hook_of_the_iommu_that_panics_after_its_work_is_undone_as_if_it_were_done() {
+    for hook in [Hook::IommuBlock, Hook::IommuAttach] {
+        let machine = machine(&[NIC]);
+        let before = dump(&machine);
+        machine.platform().panic_late(hook);
+        assert_eq!(failure(machine.assign(&set(&[NIC]), GUEST)).error.errno(), Errno::EIO, "{hook}");
+        assert_eq!(dump(&machine), before, "{hook}");
+        machine.platform().panic_late(hook);
+        machine.assign(&set(&[NIC]), GUEST).expect_err("again");
+        check(&machine);
+    }
+    let machine = machine(&[NIC]);
+    machine.platform().panic_late(Hook::IommuDetach);
+    failure(machine.remove_device(at(NIC)));
+    assert_eq!(crate::scaffold::entry(&machine, NIC), pcidevs::platform::Entry::Attached(Owner::Host));
+    machine.remove_device(at(NIC)).expect("asked for again");
+    machine.platform().plug(at(NIC), nic());
+    machine.platform().panic_late(Hook::IommuAttach);
+    machine.add(at(NIC), pcidevs::lifecycle::DeviceInfo::default(), 7).expect_err("it panicked");
+    assert_eq!(crate::scaffold::entry(&machine, NIC), pcidevs::platform::Entry::Absent);
+    plug(&machine, NIC, nic());
+    check(&machine);
+}
+
+#[test]
 fn a_bind_that_panics_with_the_device_in_hand_leaves_it_unlocked() {
     let machine = machine(&[NIC]);
     machine.platform().on_bind(|device, _| {
