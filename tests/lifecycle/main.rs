@@ -2,6 +2,7 @@
 
 mod add;
 mod add_again;
+mod alias;
 mod assign;
 mod attachments;
 mod bench;
@@ -26,6 +27,7 @@ mod reset;
 mod scaffold;
 mod scan;
 mod sets;
+mod stray;
 mod subtree;
 mod ticket;
 mod unplug;
