@@ -1,4 +1,4 @@
-//! errno(): every error has the number that a C caller expects.
+//! `errno()`: every error has the number that a C caller expects.
 
 use pcidevs::lifecycle::{AttachRefused, TransitionError};
 use pcidevs::platform::{GroupId, Hook, HookError, Refusal};
