@@ -240,9 +240,10 @@ impl<P: Platform> Lifecycle<P> {
                 drop(device);
                 // Bridges only forward. Who enters joins the host's devices; what is broken cannot come along, and
                 // waits for its repair.
-                let is_apart = match enters {
-                    true => matches!(owner, Owner::Host | Owner::Unowned),
-                    false => broken.is_some() && to.guest().is_none(),
+                let is_apart = if enters {
+                    matches!(owner, Owner::Host | Owner::Unowned)
+                } else {
+                    broken.is_some() && to.guest().is_none()
                 };
                 if known.behind.is_some() || is_apart {
                     continue;
