@@ -6,6 +6,7 @@
 
 use super::hand::Work;
 use super::registers;
+use crate::Sbdf;
 use crate::owner::Owner;
 use crate::platform::{HookError, Platform, Switch};
 use crate::sync::{Site, weakened};
@@ -86,7 +87,7 @@ impl Plan {
 
     /// At least as many as there are items for this device; see [`Step::items`].
     pub(super) fn most_items<P: Platform>(&self, work: &Work<'_, P>) -> usize {
-        self.steps.len() + self.per_requester * work.known.requesters.len() + work.attachments()
+        self.steps.len() + self.per_requester * work.known.requesters.len() + work.bound.len()
     }
 }
 
@@ -248,6 +249,28 @@ impl Step {
         }
     }
 
+    /// The requester ID whose entry in the IOMMU an item changes.
+    pub(super) fn entry<P: Platform>(self, work: &Work<'_, P>, item: usize) -> Option<Sbdf> {
+        let changes = matches!(self, Block | Detach | Attach);
+        work.known.requesters.get(item).copied().filter(|_| changes)
+    }
+
+    /// Brings back what an entry in the IOMMU was before this step.
+    pub(super) fn restore<P: Platform>(
+        self,
+        platform: &P,
+        work: &Work<'_, P>,
+        requester: Sbdf,
+    ) -> Result<(), HookError> {
+        let at = work.address;
+        match (self, work.from) {
+            (Detach, _) | (Attach, Owner::Unowned) if work.keeps.contains(&requester) => Ok(()),
+            (_, Owner::Unowned) => platform.iommu_detach(at, requester),
+            (Block | Detach, owner) if has_tables(owner) => platform.iommu_attach(at, requester, owner),
+            _ => platform.iommu_block(at, requester),
+        }
+    }
+
     /// Undoes one item.
     pub(super) fn undo<P: Platform>(
         self,
@@ -257,6 +280,8 @@ impl Step {
     ) -> Result<(), HookError> {
         let (at, requester) = (work.address, work.known.requesters.get(item).copied());
         match (self, requester) {
+            // Whoever had it must not reach the memory of whoever was to have it: it stays quiet, and unseen.
+            (Unbind | Quiesce, _) if work.is_exposed() => Ok(()),
             (Unbind, _) => work.redo_attachment(item),
             (Quiesce, _) => {
                 let before = core::mem::take(&mut work.quiesced);
@@ -264,18 +289,9 @@ impl Step {
                 Ok(())
             }
             (AtsOff, _) => restore_ats(platform, work),
-            (Detach, Some(requester)) if work.keeps.contains(&requester) => Ok(()),
-            (Block | Detach, Some(requester)) => match work.from {
-                owner if has_tables(owner) => platform.iommu_attach(at, requester, owner),
-                Owner::Unowned => platform.iommu_detach(at, requester),
-                _ => platform.iommu_block(at, requester),
-            },
+            (Block | Detach, Some(requester)) => self.restore(platform, work, requester),
             (Attach, Some(requester)) => {
-                let undone = match work.from {
-                    Owner::Unowned if work.keeps.contains(&requester) => Ok(()),
-                    Owner::Unowned => platform.iommu_detach(at, requester),
-                    _ => platform.iommu_block(at, requester),
-                };
+                let undone = self.restore(platform, work, requester);
                 if undone.is_ok() {
                     work.attached -= 1;
                 }

@@ -15,7 +15,7 @@
 use alloc::vec::Vec;
 
 use super::Lifecycle;
-use super::claims::{Claims, DeviceClaim, DeviceTraveller, Way};
+use super::claims::{Claims, DeviceClaim, Way};
 use super::device::{Bound, Condition, Device};
 use super::error::TransitionError;
 use super::event::Span;
