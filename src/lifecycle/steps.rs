@@ -236,6 +236,8 @@ impl Step {
     ) -> Result<(), HookError> {
         let (at, requester) = (work.address, work.known.requesters.get(item).copied());
         match (self, requester) {
+            // Whoever had it must not reach the memory of whoever was to have it: it stays quiet, and unseen.
+            (Unbind | Quiesce, _) if work.is_exposed() => Ok(()),
             (Unbind, _) => work.redo_attachment(item),
             (Quiesce, _) => {
                 let before = work.quiesced.take();

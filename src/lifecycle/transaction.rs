@@ -107,6 +107,8 @@ impl<'a, P: Platform> Transaction<'a, P> {
                 };
                 for work in self.work.iter_mut().filter(|work| is_concerned(work)) {
                     work.broken.get_or_insert(error);
+                    // It has the entry that is still attached, whoever's item that was.
+                    work.attached += usize::from(step == Step::Attach && work.address != device);
                 }
                 // INVARIANT: there is room for one error an item.
                 self.errors.push(UndoError { device, step: step.name(), error });
