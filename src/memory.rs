@@ -2,9 +2,11 @@
 //!
 //! A transition that has begun must be able to end, so everything it needs is allocated before its first step
 //! and every allocation can fail with [`NoMemory`]. Stable Rust offers that for vectors (`try_reserve`) only;
-//! this module adds the two shapes the core needs beside them: a box, and a shared pointer.
+//! this module adds the shapes the core needs beside them: a box, a shared pointer, and a short list ([`Few`]).
 #![allow(unsafe_code)]
 #![cfg_attr(not(loom), expect(unreachable_pub, reason = "public for the models"))]
+
+mod few;
 
 use alloc::alloc::{Layout, alloc};
 use alloc::boxed::Box;
@@ -12,6 +14,8 @@ use core::fmt;
 use core::marker::PhantomData;
 use core::ops::Deref;
 use core::ptr::NonNull;
+
+pub(crate) use few::Few;
 
 use crate::sync::{AtomicUsize, Ordering, Site, fence, ordering, weakened};
 

@@ -5,8 +5,9 @@ use pcidevs::{DefaultLock, Domain, Holder, RawLock, Registry, Sbdf};
 
 use crate::devices::{self, Device, Orders, REGISTER};
 use crate::floors::{Floors, Known, Visits};
-use crate::locks::{ParkingLot, Raw, Spin};
-use crate::rounds::{Candidate, Effort, Results};
+use crate::locks::Spin;
+use crate::measuring::pair::{ParkingLot, Raw};
+use crate::measuring::rounds::{Candidate, Effort, Results};
 
 #[inline]
 fn get_and_put<L: RawLock>(registry: &Registry<Device, L>, address: Sbdf) -> bool {
@@ -107,16 +108,16 @@ pub(crate) fn measure(results: &mut Results, effort: &Effort, n: usize) {
     let known = KnownSlots::of(&slots);
     let spin = devices::registry::<Spin>(&devices::addresses(n));
 
-    let mut candidates = vec![floors.xadd(&visits), floors.pair(&visits), known.alone()];
+    let mut candidates = vec![floors.xadd(&visits), floors.pair(), known.alone()];
     candidates.extend(accessed.alone());
     if n == 64 {
-        candidates.push(floors.spin_pair(&visits));
+        candidates.push(floors.spin_pair());
         candidates
             .push(Candidate::visiting("L, spin", &accessed.orders.alone, |address| read(&spin, *address)));
     }
     results.measure(&one_thread(n), &candidates, &effort);
 
-    let mut candidates = vec![floors.pair(&visits), floors.private_pairs(&visits)];
+    let mut candidates = vec![floors.pair(), floors.private_pairs(&visits)];
     if let Some(different) = &accessed.orders.different {
         candidates.extend(accessed.alone());
         candidates.extend(accessed.on(different, ", different"));

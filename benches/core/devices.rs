@@ -1,19 +1,12 @@
-//! What is measured on: devices, their addresses, the random order of visits, and pinned threads.
+//! What is measured on: devices, their addresses, and who visits which.
 
-use std::sync::OnceLock;
-
-use core_affinity::CoreId;
 use pcidevs::address::Segment;
 use pcidevs::{Domain, DomainId, Member, Owner, RawLock, Registry, Sbdf};
-use rand::SeedableRng;
-use rand::rngs::StdRng;
-use rand::seq::SliceRandom;
+
+use crate::measuring::order::random_order;
 
 /// How many devices there are.
 pub(crate) const COUNTS: [usize; 4] = [1, 64, 4096, 65536];
-
-/// No order of visits is shorter, so that the loop over it rarely wraps.
-pub(crate) const SHORTEST_ORDER: usize = 1024;
 
 /// The register that reads read.
 pub(crate) const REGISTER: usize = 3;
@@ -33,18 +26,6 @@ impl Device {
 /// The lowest `n` addresses of segment 0: whole buses, all functions.
 pub(crate) fn addresses(n: usize) -> Vec<Sbdf> {
     (0..=u16::MAX).take(n).map(|bdf| Sbdf::from_bdf(Segment::new(0), bdf)).collect()
-}
-
-/// A random order of visits: permutations of `all`, one after the other, the same in every run.
-pub(crate) fn random_order<T: Clone>(all: &[T]) -> Vec<T> {
-    let mut random = StdRng::seed_from_u64(0x0bdf);
-    let mut order = Vec::new();
-    while order.len() < SHORTEST_ORDER {
-        let mut permutation = all.to_vec();
-        permutation.shuffle(&mut random);
-        order.append(&mut permutation);
-    }
-    order
 }
 
 /// For each number of a thread, its order of visits.
@@ -84,18 +65,4 @@ pub(crate) fn guest<L: RawLock>(addresses: &[Sbdf]) -> (Registry<Device, L>, Dom
     let members: Vec<_> = addresses.iter().map(|address| Member::at(*address, *address)).collect();
     registry.move_devices(&members, Owner::Guest(guest.id())).expect("nobody is in the way");
     (registry, guest)
-}
-
-/// The processors this process may use. Asked once, by a thread that is not pinned yet.
-pub(crate) fn processors() -> &'static [CoreId] {
-    static PROCESSORS: OnceLock<Vec<CoreId>> = OnceLock::new();
-    PROCESSORS.get_or_init(|| core_affinity::get_core_ids().unwrap_or_default())
-}
-
-/// Binds the calling thread to a processor, counted round those there are.
-pub(crate) fn pin(thread: usize) {
-    let processors = processors();
-    if !processors.is_empty() {
-        core_affinity::set_for_current(processors[thread % processors.len()]);
-    }
 }

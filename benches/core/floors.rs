@@ -4,21 +4,17 @@ use std::hint::black_box;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use crate::devices::{Device, REGISTER, SHORTEST_ORDER};
-use crate::locks::{Pair, ParkingLot, Raw, Spin};
-use crate::rounds::{Candidate, Effort, Results};
+use crate::devices::{Device, REGISTER};
+use crate::locks::Spin;
+use crate::measuring::order::always;
+use crate::measuring::pair::{Apart, Floor, LOCK_PAIR, Pair, ParkingLot, Raw};
+use crate::measuring::rounds::{Candidate, Effort, Results};
 
-/// Something on cache lines of its own.
-#[repr(align(128))]
-pub(crate) struct Apart<T>(pub(crate) T);
-
-/// The order of visits of a thread that has one thing to visit.
-fn always<T: Clone>(thing: &T) -> Vec<T> {
-    vec![thing.clone(); SHORTEST_ORDER]
-}
-
-/// Two of each floor: the first is the one that is shared.
+/// One of each floor, and two for two threads: the first of these is the one that is shared.
 pub(crate) struct Floors {
+    pair: Floor<ParkingLot>,
+    spin_pair: Floor<Raw<Spin>>,
+    std_pair: Floor<Mutex<()>>,
     counters: [Apart<AtomicU64>; 2],
     parking_lot: [Apart<ParkingLot>; 2],
     spin: [Apart<Raw<Spin>>; 2],
@@ -41,6 +37,9 @@ impl Visits {
 impl Floors {
     pub(crate) fn new() -> Self {
         Self {
+            pair: Floor::new(),
+            spin_pair: Floor::new(),
+            std_pair: Floor::new(),
             counters: [const { Apart(AtomicU64::new(1)) }; 2],
             parking_lot: [Apart(Pair::new()), Apart(Pair::new())],
             spin: [Apart(Pair::new()), Apart(Pair::new())],
@@ -58,12 +57,12 @@ impl Floors {
         })
     }
 
-    pub(crate) fn pair<'a>(&'a self, visits: &'a Visits) -> Candidate<'a> {
-        alone("lock pair", &self.parking_lot, visits)
+    pub(crate) fn pair(&self) -> Candidate<'_> {
+        self.pair.candidate(LOCK_PAIR)
     }
 
-    pub(crate) fn spin_pair<'a>(&'a self, visits: &'a Visits) -> Candidate<'a> {
-        alone("lock pair, spin", &self.spin, visits)
+    pub(crate) fn spin_pair(&self) -> Candidate<'_> {
+        self.spin_pair.candidate("lock pair, spin")
     }
 
     pub(crate) fn private_pairs<'a>(&'a self, visits: &'a Visits) -> Candidate<'a> {
@@ -74,10 +73,6 @@ impl Floors {
 fn xadd_pair(counter: &AtomicU64) -> u64 {
     black_box(counter.fetch_add(1, Ordering::Acquire));
     counter.fetch_sub(1, Ordering::Release)
-}
-
-fn alone<'a, P: Pair>(name: &str, locks: &'a [Apart<P>; 2], visits: &'a Visits) -> Candidate<'a> {
-    Candidate::visiting(name, &visits.alone, |at| locks[*at].0.with(|| ()))
 }
 
 fn private<'a, P: Pair>(name: &str, locks: &'a [Apart<P>; 2], visits: &'a Visits) -> Candidate<'a> {
@@ -93,13 +88,13 @@ pub(crate) fn measure(results: &mut Results, effort: &Effort) {
     let candidates = [
         floors.xadd(&visits),
         floors.xadd_shared(&visits),
-        floors.pair(&visits),
+        floors.pair(),
         floors.private_pairs(&visits),
         shared("lock pair, 2 threads, shared", &floors.parking_lot, &visits),
-        floors.spin_pair(&visits),
+        floors.spin_pair(),
         private("lock pair, spin, 2 threads, private", &floors.spin, &visits),
         shared("lock pair, spin, 2 threads, shared", &floors.spin, &visits),
-        alone("lock pair, std", &floors.std, &visits),
+        floors.std_pair.candidate("lock pair, std"),
         private("lock pair, std, 2 threads, private", &floors.std, &visits),
         shared("lock pair, std, 2 threads, shared", &floors.std, &visits),
     ];

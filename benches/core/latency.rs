@@ -11,8 +11,10 @@ use std::time::{Duration, Instant};
 
 use pcidevs::{Handle, Registry, Sbdf};
 
-use crate::devices::{self, Device, pin};
-use crate::rounds::{Effort, Results, Series, nanoseconds};
+use crate::devices::{self, Device};
+use crate::measuring::order::random_order;
+use crate::measuring::processors::pin;
+use crate::measuring::rounds::{Effort, Results, Series, nanoseconds};
 
 pub(crate) const GROUP: &str = "a removal's latency";
 
@@ -84,7 +86,7 @@ pub(crate) fn measure(results: &mut Results, effort: &Effort) {
     let addresses = devices::addresses(64);
     let registry: Registry<Device> = devices::registry(&addresses);
     let mut series = [const { Vec::new() }; 4];
-    for address in devices::random_order(&addresses).into_iter().take(effort.rounds * 8) {
+    for address in random_order(&addresses).into_iter().take(effort.rounds * 8) {
         series[0].push(unused(&registry, address));
         series[1].push(removal(&registry, address, false));
         series[2].push(removal(&registry, address, true));

@@ -4,8 +4,10 @@
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use pcidevs::RawLock;
 use pcidevs::sync::{WAIT_BUCKETS, WaitBucket, WaitTable};
-use pcidevs::{DefaultLock, RawLock};
+
+use crate::measuring::pair::Pair;
 
 /// A test-and-test-and-set lock.
 pub(crate) struct Spin(AtomicBool);
@@ -48,34 +50,6 @@ unsafe impl RawLock for Spin {
             [const { WaitBucket::from_raw(Spin(AtomicBool::new(false)), Vec::new()) }; WAIT_BUCKETS],
         );
         &WAITERS
-    }
-}
-
-/// A lock whose pair of lock and unlock is a floor.
-pub(crate) trait Pair: Send + Sync {
-    fn new() -> Self;
-    /// Locks, reads under the lock, unlocks.
-    fn with<R>(&self, step: impl FnOnce() -> R) -> R;
-}
-
-/// A lock of the crate's own trait.
-pub(crate) struct Raw<L>(L);
-
-/// The lock a registry has by default.
-pub(crate) type ParkingLot = Raw<DefaultLock>;
-
-impl<L: RawLock> Pair for Raw<L> {
-    fn new() -> Self {
-        Self(L::new())
-    }
-
-    #[inline]
-    fn with<R>(&self, step: impl FnOnce() -> R) -> R {
-        self.0.lock();
-        let result = step();
-        // SAFETY: taken above, on this thread.
-        unsafe { self.0.unlock() };
-        result
     }
 }
 

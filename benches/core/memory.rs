@@ -3,19 +3,9 @@
 use pcidevs::address::Segment;
 use pcidevs::{DomainId, Holder, Member, Owner, Registry, Sbdf};
 
-use crate::allocation::bytes_kept;
 use crate::devices::{self, Device};
-
-/// One figure, and what it must not exceed.
-pub(crate) struct Bytes {
-    pub(crate) what: String,
-    pub(crate) amount: f64,
-    pub(crate) at_most: Option<f64>,
-}
-
-fn row(what: &str, amount: f64, at_most: Option<f64>) -> Bytes {
-    Bytes { what: what.to_owned(), amount, at_most }
-}
+use crate::measuring::allocation::bytes_kept;
+use crate::measuring::requirement::Bytes;
 
 const ALL: usize = 65536;
 
@@ -100,19 +90,19 @@ pub(crate) fn count() -> Vec<Bytes> {
     let (few, few_more) = domain(1);
     let (full, full_more) = domain(256);
     vec![
-        row("a device, dense segment, state 64 bytes", each(&dense, device), Some(112.0)),
-        row("a device, dense segment, state 0 bytes", each(&dense, || ()), Some(112.0)),
-        row("a device, dense segment, state 8 bytes", each(&dense, || 0_u64), Some(112.0)),
-        row("a device, dense segment, state 72 bytes", each(&dense, || [0_u64; 9]), Some(112.0)),
-        row("a device, dense segment, state 256 bytes", each(&dense, || [0_u64; 32]), Some(112.0)),
-        row("a device, one on each bus, state 64 bytes", each(&one_a_bus(), device), Some(600.0)),
-        row("an empty registry", empty as f64, Some(8192.0)),
-        row("a segment", segment(1), Some(4096.0)),
-        row("a segment with a five-digit number", segment(0x10000), Some(4096.0)),
-        row("a domain with its first bus, 1 device", few, None),
-        row("a domain's table for one more bus, 1 device", few_more, Some(3072.0)),
-        row("a domain with its first bus, 256 devices", full, None),
-        row("a domain's table for one more bus, 256 devices", full_more, Some(3072.0)),
-        row("a device's first name (kept)", first_name(), None),
+        Bytes::new("a device, dense segment, state 64 bytes", each(&dense, device), Some(112.0)),
+        Bytes::new("a device, dense segment, state 0 bytes", each(&dense, || ()), Some(112.0)),
+        Bytes::new("a device, dense segment, state 8 bytes", each(&dense, || 0_u64), Some(112.0)),
+        Bytes::new("a device, dense segment, state 72 bytes", each(&dense, || [0_u64; 9]), Some(112.0)),
+        Bytes::new("a device, dense segment, state 256 bytes", each(&dense, || [0_u64; 32]), Some(112.0)),
+        Bytes::new("a device, one on each bus, state 64 bytes", each(&one_a_bus(), device), Some(600.0)),
+        Bytes::new("an empty registry", empty as f64, Some(8192.0)),
+        Bytes::new("a segment", segment(1), Some(4096.0)),
+        Bytes::new("a segment with a five-digit number", segment(0x10000), Some(4096.0)),
+        Bytes::new("a domain with its first bus, 1 device", few, None),
+        Bytes::new("a domain's table for one more bus, 1 device", few_more, Some(3072.0)),
+        Bytes::new("a domain with its first bus, 256 devices", full, None),
+        Bytes::new("a domain's table for one more bus, 256 devices", full_more, Some(3072.0)),
+        Bytes::new("a device's first name (kept)", first_name(), None),
     ]
 }

@@ -11,8 +11,10 @@ use std::time::{Duration, Instant};
 use pcidevs::{Registry, Sbdf};
 
 use crate::access::read;
-use crate::devices::{self, Device, pin};
-use crate::rounds::{Effort, Results, Series, nanoseconds};
+use crate::devices::{self, Device};
+use crate::measuring::order::random_order;
+use crate::measuring::processors::pin;
+use crate::measuring::rounds::{Effort, Results, Series, nanoseconds};
 
 /// Reads between two looks at the clock.
 const STRETCH: usize = 64;
@@ -84,8 +86,8 @@ pub(crate) fn measure(results: &mut Results, effort: &Effort) {
     let all = devices::addresses(128);
     let registry: Registry<Device> = devices::registry(&all);
     let read = even(&all);
-    let two = [devices::random_order(&even(&read)), devices::random_order(&odd(&read))];
-    let one = [devices::random_order(&read)];
+    let two = [random_order(&even(&read)), random_order(&odd(&read))];
+    let one = [random_order(&read)];
     let time = effort.turn * 20;
     let mut series = [const { Vec::new() }; 4];
     for _ in 0..effort.fewer(4).rounds {

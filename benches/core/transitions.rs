@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use pcidevs::{Domain, DomainId, Member, Owner, Registry, Sbdf};
 
 use crate::devices::{self, Device};
-use crate::floors::{Floors, Visits};
-use crate::rounds::{Candidate, Effort, Results};
+use crate::measuring::order::random_order;
+use crate::measuring::pair::{Floor, LOCK_PAIR, ParkingLot};
+use crate::measuring::rounds::{Candidate, Effort, Results};
 
 /// A registry whose devices come and go.
 pub(crate) struct Busy {
@@ -27,8 +28,7 @@ impl Busy {
         let addresses = devices::addresses(n);
         let registry: Registry<Device> = devices::registry(&addresses);
         let guest = registry.create_domain(DomainId::new(1)).expect("the first domain");
-        let parts: Vec<_> =
-            devices::random_order(&addresses).chunks(AT_ONCE.min(n)).map(<[Sbdf]>::to_vec).collect();
+        let parts: Vec<_> = random_order(&addresses).chunks(AT_ONCE.min(n)).map(<[Sbdf]>::to_vec).collect();
         Self { n, registry, guest, addresses, order: Mutex::new(parts.into_iter().cycle()) }
     }
 
@@ -109,9 +109,9 @@ pub(crate) fn group(n: usize) -> String {
 }
 
 pub(crate) fn measure(results: &mut Results, effort: &Effort, n: usize) {
-    let (floors, visits) = (Floors::new(), Visits::new());
+    let floor = Floor::<ParkingLot>::new();
     let busy = Busy::of(n);
-    let mut candidates = vec![floors.pair(&visits)];
+    let mut candidates = vec![floor.candidate(LOCK_PAIR)];
     candidates.extend(busy.candidates());
     results.measure(&group(n), &candidates, &effort.fewer(2));
 }

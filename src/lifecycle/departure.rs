@@ -7,12 +7,12 @@
 use alloc::boxed::Box;
 
 use super::Lifecycle;
-use super::device::{Bound, Device};
+use super::device::{Bound, Device, Effect};
 use super::known::Known;
 use super::transaction::guarded;
 use crate::Sbdf;
 use crate::memory::{NoMemory, Shared, try_box};
-use crate::platform::{Claimed, Hardware, HookError, Platform};
+use crate::platform::{Attachment, Claimed, Hardware, HookError, Platform};
 use crate::registry::Departed;
 use crate::sync::unexplored::AtomicU64;
 use crate::sync::{Lock, Ordering};
@@ -22,6 +22,7 @@ pub(super) struct Departure<P: Platform> {
     pub(super) known: Shared<Known<P::Lock>>,
     departed: Option<Departed<Device<P>, P::Lock>>,
     pub(super) bound: Bound<P::Data>,
+    view: Option<Box<dyn Attachment<P::Data>>>,
     /// The host has its MSI-X table.
     pub(super) msix_table: bool,
     /// How many requester IDs are cleared.
@@ -35,8 +36,18 @@ pub(super) struct Departure<P: Platform> {
 
 impl<P: Platform> Departure<P> {
     pub(super) fn try_new(known: Shared<Known<P::Lock>>) -> Result<Box<Self>, NoMemory> {
-        let (departed, bound, next) = (None, Bound::default(), None);
-        try_box(Self { known, departed, bound, msix_table: false, cleared: 0, reserved: 0, round: 0, next })
+        let (departed, bound, view, next) = (None, Bound::default(), None, None);
+        try_box(Self {
+            known,
+            departed,
+            bound,
+            view,
+            msix_table: false,
+            cleared: 0,
+            reserved: 0,
+            round: 0,
+            next,
+        })
     }
 
     /// One attempt at everything that is not done yet.
@@ -45,23 +56,26 @@ impl<P: Platform> Departure<P> {
         let Some(departed) = &self.departed else { return Ok(()) };
         let device = departed.address();
         let hand: &dyn Claimed<P::Data> = departed;
-        if let Some(stray) = &mut self.bound.stray {
-            guarded(|| stray.undo(hand, Hardware::Gone))?;
-            self.bound.stray = None;
+        if let Some(view) = &mut self.view {
+            guarded(|| view.undo(hand, Hardware::Gone))?;
+            self.view = None;
         }
-        while self.bound.undone < self.bound.len() {
-            let place = self.bound.undone;
-            if let Some(attachment) = self.bound.nth_from_last(place) {
-                guarded(|| attachment.undo(hand, Hardware::Gone))?;
+        for place in 0..self.bound.len() {
+            if let Some(entry) = self.bound.nth_from_last(place)
+                && entry.effect == Effect::InEffect
+            {
+                guarded(|| entry.attachment.undo(hand, Hardware::Gone))?;
+                entry.effect = Effect::Undone;
             }
-            self.bound.undone = place + 1;
         }
         if self.msix_table {
             guarded(|| platform.msix_release(device))?;
             self.msix_table = false;
         }
         while let Some(requester) = self.known.requesters.get(self.cleared) {
-            lifecycle.clear_entry(device, &self.known, *requester)?;
+            if !lifecycle.is_needed(*requester) {
+                guarded(|| platform.iommu_detach(device, *requester))?;
+            }
             self.cleared += 1;
         }
         guarded(|| platform.iommu_flush(device))
@@ -128,7 +142,13 @@ impl<P: Platform> Drop for Departures<P> {
 
 impl<P: Platform> Lifecycle<P> {
     /// Does what a device that is gone has left to be done.
-    pub(super) fn clear_up(&self, mut departure: Box<Departure<P>>, departed: Departed<Device<P>, P::Lock>) {
+    pub(super) fn clear_up(
+        &self,
+        mut departure: Box<Departure<P>>,
+        departed: Departed<Device<P>, P::Lock>,
+        view: Option<Box<dyn Attachment<P::Data>>>,
+    ) {
+        departure.view = view;
         departure.departed = Some(departed);
         self.try_departure(departure);
     }
@@ -147,6 +167,8 @@ impl<P: Platform> Lifecycle<P> {
         let Some(departed) = departure.departed.take() else { return true };
         let address = departed.address();
         let freed = done.is_ok() && {
+            // Before the address is free: what the maps hold of it afterwards is the next device's.
+            self.leave_maps(address, &departure.known);
             self.forget(address, &departure.known);
             // A thread that holds the lock of the device that is gone keeps the address until it drops it.
             departed.release_address().is_ok()

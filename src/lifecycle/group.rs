@@ -46,13 +46,6 @@ impl<L: RawLock> Group<L> {
         Ok(members)
     }
 
-    /// The first member behind this one, if one is given: iteration without memory, and without the lock.
-    pub(super) fn member_after(&self, after: Option<Sbdf>) -> Option<Sbdf> {
-        let state = self.state.lock();
-        let place = after.map_or(0, |after| state.members.partition_point(|member| *member <= after));
-        state.members.get(place).copied()
-    }
-
     /// How many members there are.
     pub(super) fn len(&self) -> usize {
         self.state.lock().members.len()

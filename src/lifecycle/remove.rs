@@ -13,7 +13,7 @@ use super::device::Device;
 use super::error::TransitionError;
 use super::event::{Span, What};
 use super::gone::vf_after;
-use super::hand::Leaver;
+use super::hand::{Leaver, Works};
 use super::leavers::Leavers;
 use super::steps;
 use super::transaction::Transaction;
@@ -23,7 +23,7 @@ use crate::memory::NoMemory;
 use crate::owner::Owner;
 use crate::platform::{Platform, Request};
 use crate::refcount::{Busy, Holder};
-use crate::registry::{self, AccessError, Closing, RemoveError, with_room};
+use crate::registry::{self, AccessError, Closing, RemoveError};
 use crate::transition::Transition;
 
 type DeviceClosing<'a, P> = Closing<'a, Device<P>, <P as Platform>::Lock>;
@@ -138,12 +138,12 @@ impl<P: Platform> Lifecycle<P> {
 
     /// The steps of leaving, undone if one fails; then the device at which it failed is broken.
     fn run_leave(&self, leavers: &[Leaver<'_, P>], span: &Span<'_, P>) -> Result<(), TransitionError> {
-        let mut work = with_room(leavers.len())?;
+        let mut work = Works::with_room(leavers.len())?;
         for leaver in leavers {
             work.extend(leaver.work());
         }
         let _shared = self.keep_shared(&mut work)?;
-        let mut transaction = Transaction::new(self.platform(), steps::LEAVE, work)?;
+        let mut transaction = Transaction::new(self.platform(), steps::LEAVE, &mut work)?;
         let result = transaction.run();
         let result = result.map_err(|error| {
             transaction.roll_back();

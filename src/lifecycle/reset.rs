@@ -5,14 +5,14 @@ use super::claims::{Claims, DeviceTraveller};
 use super::device::Condition;
 use super::error::TransitionError;
 use super::event::Span;
-use super::hand::Work;
+use super::hand::{Work, Works};
 use super::scope;
 use super::steps::{self, Step};
 use super::transaction::{Transaction, guarded};
 use crate::Sbdf;
 use crate::owner::Owner;
 use crate::platform::{Platform, ResetKind, ResetScope};
-use crate::registry::{Traveller, with_room};
+use crate::registry::Traveller;
 use crate::transition::Transition;
 
 /// What a transition that moves nothing changes.
@@ -30,12 +30,11 @@ impl<P: Platform> Lifecycle<P> {
     /// `OthersInReset` if it would reach a device of another owner that is not in quarantine.
     pub fn reset(&self, address: Sbdf, kind: ResetKind) -> Result<(), TransitionError> {
         let span = Span::begin(self, Transition::Reset);
-        self.lock(address).map_err(|error| TransitionError::of_access(address, error)).map(drop)?;
+        let mut claims = Claims::with_room(self, 1)?;
+        let owner = self.claim_to_reset(address, None, &mut claims)?;
         let scope = guarded(|| self.platform().reset_scope(address, Transition::Reset))
             .map_err(|error| TransitionError::failed(address, Step::Reset.name(), error))?
             .unwrap_or(ResetScope::Function);
-        let mut claims = Claims::with_room(self, 1)?;
-        let owner = self.claim_to_reset(address, None, &mut claims)?;
         let mut bystanders = Claims::with_room(self, 0)?;
         for other in scope::others(self, address, scope) {
             let is_same_owners = self.lock(other).is_ok_and(|device| device.owner() == owner);
@@ -100,7 +99,7 @@ impl<P: Platform> Lifecycle<P> {
         span: &Span<'_, P>,
         prepare: impl Fn(&mut Work<'_, P>),
     ) -> Result<(), TransitionError> {
-        let mut work = with_room(claims.len())?;
+        let mut work = Works::with_room(claims.len())?;
         for Traveller { claim, .. } in claims {
             let taken = claim.with(|device, _| {
                 (device.known.clone(), core::mem::take(&mut device.bound), device.condition.msix_table)
@@ -111,7 +110,7 @@ impl<P: Platform> Lifecycle<P> {
             prepare(&mut member);
             work.push(member);
         }
-        let mut transaction = Transaction::new(self.platform(), steps, work)?;
+        let mut transaction = Transaction::new(self.platform(), steps, &mut work)?;
         let ran = transaction.run();
         let gone = claims.iter().map(|member| &member.claim).find(|claim| claim.is_gone());
         let ran = ran.and_then(|()| gone.map_or(Ok(()), |claim| Err(TransitionError::Gone(claim.address()))));
@@ -119,7 +118,7 @@ impl<P: Platform> Lifecycle<P> {
             transaction.roll_back();
             transaction.explain(error)
         });
-        for member in &transaction.work {
+        for member in &*transaction.work {
             span.ended(member, result.as_ref().err());
         }
         let replaced = result.is_ok() && rebind == Rebind::Replace;
@@ -130,7 +129,7 @@ impl<P: Platform> Lifecycle<P> {
             }
             self.release(claim, member, replaced, &|_: &mut Condition, _| {});
         }
-        self.stop_endangered(&transaction.work);
+        self.stop_endangered(transaction.work);
         result
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Devices behind one bridge to conventional PCI have its alias in common, and the alias may be the bridge's own ID.
 //! When one of them comes, or leaves, the entry is the others' as well: a failed add does not clear it, nor does a
-//! removal, nor clearing up after one that is gone. Only the last one does.
+//! removal. Only the last one does.
 
 use alloc::vec::Vec;
 
@@ -10,64 +10,126 @@ use super::Lifecycle;
 use super::error::TransitionError;
 use super::group::GroupClaim;
 use super::hand::Work;
-use super::known::Known;
-use super::transaction::guarded;
+use super::steps::{ENTER, Step};
 use crate::Sbdf;
-use crate::errno::Errno;
 use crate::memory::NoMemory;
 use crate::owner::Owner;
-use crate::platform::{HookError, Platform};
-
-const GROUP_CLAIMED: HookError =
-    HookError::new(Errno::EBUSY, "a transition is under way in the group of a device that is gone");
+use crate::platform::Platform;
+use crate::refcount::{Busy, Holder};
+use crate::transition::Transition;
 
 impl<P: Platform> Lifecycle<P> {
-    /// Finds the entries that devices outside the set need too. Whoever has an alias claims its group, so that the
-    /// answer stays, and nobody else who has it comes or leaves meanwhile.
-    pub(super) fn keep_shared(
+    /// Whether every device that shares a requester ID with a member comes along.
+    ///
+    /// Bridges need not: they only forward. Who enters joins the host's devices. What is broken cannot come along,
+    /// and waits for its repair while the others leave their guest.
+    pub(super) fn check_separable(
         &self,
-        work: &mut [Work<'_, P>],
-    ) -> Result<Vec<GroupClaim<P::Lock>>, TransitionError> {
-        let has_alias = work.iter().any(|member| member.known.has_alias(member.address));
-        let claims = if has_alias { Self::claim_groups(work)? } else { Vec::new() };
-        self.find_shared(work)?;
-        Ok(claims)
-    }
-
-    pub(super) fn find_shared(&self, work: &mut [Work<'_, P>]) -> Result<(), NoMemory> {
-        for place in 0..work.len() {
-            work[place].keeps = self.shared_by(&work[place], work)?;
+        work: &[Work<'_, P>],
+        steps: &[Step],
+        to: Owner,
+    ) -> Result<(), TransitionError> {
+        let enters = steps == ENTER;
+        if !enters && !steps.contains(&Step::Block) {
+            // These steps leave every requester ID as it is.
+            return Ok(());
+        }
+        for member in work {
+            for id in member.known.requesters.iter().copied() {
+                let users = self.users(id);
+                if users <= 1 {
+                    continue;
+                }
+                let inside = work.iter().filter(|other| other.known.requesters.contains(&id)).count();
+                if users > inside {
+                    self.check_sharers(work, member.address, id, users - inside, enters, to)?;
+                }
+            }
         }
         Ok(())
     }
 
-    /// Whether a device that is there has this requester ID of one that is gone. Needs no memory.
-    fn is_shared(&self, gone: Sbdf, known: &Known<P::Lock>, id: Sbdf) -> bool {
-        let has_entries = |other: Sbdf, owns: fn(&Known<P::Lock>, Sbdf) -> bool| {
-            let device = self.registry().lock(other);
-            device.is_ok_and(|device| device.owner() != Owner::Unowned && owns(&device.known, id))
-        };
-        if id != gone && has_entries(id, |_, _| true) {
-            return true;
+    /// Whether a device, none of a set, needs the entry of this ID. Allocates nothing.
+    pub(super) fn is_needed(&self, id: Sbdf) -> bool {
+        let users = self.users(id);
+        let mut met = 0;
+        let mut next = Some(Sbdf::default()).filter(|_| users > 0);
+        while let Some(other) = next.and_then(|from| self.registry().next_device(from)) {
+            next = other.successor();
+            let Ok(sharer) = self.registry().lock(other) else { continue };
+            if sharer.known.requesters.contains(&id) {
+                // What has no owner has no entries.
+                if sharer.owner() != Owner::Unowned {
+                    return true;
+                }
+                met += 1;
+            }
         }
-        let Some(group) = &known.group else { return false };
-        let members =
-            core::iter::successors(group.member_after(None), |last| group.member_after(Some(*last)));
-        members.into_iter().any(|other| has_entries(other, |known, id| known.requesters.contains(&id)))
+        // Or one that is on its way here.
+        met < users
     }
 
-    /// Clears the entry of a device that is gone, unless another one needs it. Who moves that one, or adds one,
-    /// claims the group: then this has to be tried again.
-    pub(super) fn clear_entry(&self, gone: Sbdf, known: &Known<P::Lock>, id: Sbdf) -> Result<(), HookError> {
-        let group = known.group.as_ref().filter(|_| id != gone);
-        let _claim = match group {
-            Some(group) => Some(GroupClaim::take(group).ok_or(GROUP_CLAIMED)?),
-            None => None,
-        };
-        if self.is_shared(gone, known, id) {
-            return Ok(());
+    /// Looks at those outside the set that have this ID; so many are counted.
+    fn check_sharers(
+        &self,
+        work: &[Work<'_, P>],
+        device: Sbdf,
+        id: Sbdf,
+        counted: usize,
+        enters: bool,
+        to: Owner,
+    ) -> Result<(), TransitionError> {
+        let mut met = 0;
+        let mut next = Some(Sbdf::default());
+        while let Some(other) = next.and_then(|from| self.registry().next_device(from)) {
+            next = other.successor();
+            if work.iter().any(|member| member.address == other) {
+                continue;
+            }
+            let Ok(sharer) = self.registry().lock(other) else { continue };
+            if !sharer.known.requesters.contains(&id) {
+                continue;
+            }
+            met += 1;
+            let comes_apart = sharer.known.behind.is_some()
+                || if enters {
+                    matches!(sharer.owner(), Owner::Host | Owner::Unowned) && !sharer.is_claimed()
+                } else {
+                    sharer.broken().is_some() && to.guest().is_none()
+                };
+            if !comes_apart {
+                return Err(TransitionError::Inseparable { device, other });
+            }
         }
-        guarded(|| self.platform().iommu_detach(gone, id))
+        if met < counted && !enters {
+            // One of them is on its way here, or away.
+            return Err(TransitionError::Busy(device, Busy::because(Holder::Transition(Transition::Add))));
+        }
+        Ok(())
+    }
+
+    /// Finds the entries that devices outside the set need too, and claims their groups so that the answer stays.
+    pub(super) fn keep_shared(
+        &self,
+        work: &mut [Work<'_, P>],
+    ) -> Result<Vec<GroupClaim<P::Lock>>, TransitionError> {
+        if !self.find_shared(work)? {
+            return Ok(Vec::new());
+        }
+        let claims = Self::claim_groups(work)?;
+        self.find_shared(work)?;
+        Ok(claims)
+    }
+
+    /// Whether there are any.
+    pub(super) fn find_shared(&self, work: &mut [Work<'_, P>]) -> Result<bool, TransitionError> {
+        let mut found = false;
+        for place in 0..work.len() {
+            let keeps = self.shared_by(&work[place], work)?;
+            found |= !keeps.is_empty();
+            work[place].keeps = keeps;
+        }
+        Ok(found)
     }
 
     fn shared_by(&self, member: &Work<'_, P>, work: &[Work<'_, P>]) -> Result<Vec<Sbdf>, NoMemory> {

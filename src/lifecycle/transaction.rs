@@ -22,10 +22,10 @@ use crate::registry::{Journey, with_room};
 use crate::sync::{Site, weakened};
 
 /// One transaction over one set.
-pub(super) struct Transaction<'a, P: Platform> {
-    platform: &'a P,
+pub(super) struct Transaction<'t, 'a, P: Platform> {
+    platform: &'t P,
     steps: &'static [Step],
-    pub(super) work: Vec<Work<'a, P>>,
+    pub(super) work: &'t mut [Work<'a, P>],
     /// The item that comes next.
     at: At,
     /// Room for the errors of an undo.
@@ -40,12 +40,26 @@ struct At {
     item: usize,
 }
 
-impl<'a, P: Platform> Transaction<'a, P> {
+/// Why it stopped.
+enum Stopped {
+    /// The device of the next item was reported gone.
+    Gone,
+    /// The item failed.
+    Failed(HookError),
+}
+
+impl From<HookError> for Stopped {
+    fn from(error: HookError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl<'t, 'a, P: Platform> Transaction<'t, 'a, P> {
     /// Everything that is needed to the end, or nothing.
     pub(super) fn new(
-        platform: &'a P,
+        platform: &'t P,
         steps: &'static [Step],
-        work: Vec<Work<'a, P>>,
+        work: &'t mut [Work<'a, P>],
     ) -> Result<Self, NoMemory> {
         let items =
             steps.iter().map(|step| work.iter().map(|member| step.items(member)).sum::<usize>()).sum();
@@ -54,30 +68,37 @@ impl<'a, P: Platform> Transaction<'a, P> {
 
     /// Runs all steps.
     pub(super) fn run(&mut self) -> Result<(), TransitionError> {
+        // One guard for all hooks, not one for each: where it was when a hook panicked is in `at`.
+        let Err(stopped) = caught(|| self.advance()) else { return Ok(()) };
+        let (Some(step), Some(work)) = (self.steps.get(self.at.step), self.work.get_mut(self.at.member))
+        else {
+            unreachable!("what stopped is an item of a step")
+        };
+        match stopped {
+            Stopped::Gone => Err(TransitionError::Gone(work.address)),
+            Stopped::Failed(error) => {
+                if error.is_panic() && step.is_undone_after_panic() {
+                    self.at.item += 1;
+                }
+                if step.breaks_its_device() {
+                    work.broken = Some(error);
+                }
+                let (device, step) = (work.address, step.name());
+                Err(TransitionError::Failed(Failure { device, step, error, undo: Vec::new() }))
+            }
+        }
+    }
+
+    /// Runs what is left, up to an item that fails.
+    fn advance(&mut self) -> Result<(), Stopped> {
         while let Some(step) = self.steps.get(self.at.step).copied() {
             while let Some(work) = self.work.get_mut(self.at.member) {
                 let items = step.items(work);
                 while self.at.item < items {
                     if work.hand.is_gone() && !weakened(Site::StepChecksGone) {
-                        return Err(TransitionError::Gone(work.address));
+                        return Err(Stopped::Gone);
                     }
-                    let item = self.at.item;
-                    let result = guarded(|| step.run(self.platform, work, item));
-                    if let Err(error) = result {
-                        if error.is_panic() && step.is_undone_after_panic() {
-                            self.at.item += 1;
-                        }
-                        if step.breaks_its_device() {
-                            work.broken = Some(error);
-                        }
-                        let (device, step) = (work.address, step.name());
-                        return Err(TransitionError::Failed(Failure {
-                            device,
-                            step,
-                            error,
-                            undo: Vec::new(),
-                        }));
-                    }
+                    step.run(self.platform, work, self.at.item)?;
                     self.at.item += 1;
                 }
                 (self.at.member, self.at.item) = (self.at.member + 1, 0);
@@ -88,39 +109,19 @@ impl<'a, P: Platform> Transaction<'a, P> {
     }
 
     /// Undoes what was run, in reverse. Errors are kept, their devices are broken, and the rest is undone all the
-    /// same. What is gone is left alone, but for entries of the IOMMU that others have as well.
+    /// same. What is gone is left alone.
     pub(super) fn roll_back(&mut self) {
         while let Some((step, item)) = self.step_back() {
             let Some(work) = self.work.get_mut(self.at.member) else { continue };
-            let entry = step.entry(work, item);
-            let undone = if !work.hand.is_gone() {
-                guarded(|| step.undo(self.platform, work, item)).map_err(|error| (work.address, error))
-            } else if let Some(entry) = entry {
-                self.restore_for_others(step, entry)
-            } else {
+            if work.hand.is_gone() {
                 continue;
-            };
-            if let Err((device, error)) = undone {
-                let is_concerned = |work: &Work<'_, P>| {
-                    work.address == device
-                        || entry.is_some_and(|entry| work.known.requesters.contains(&entry))
-                };
-                for work in self.work.iter_mut().filter(|work| is_concerned(work)) {
-                    work.broken.get_or_insert(error);
-                    // It has the entry that is still attached, whoever's item that was.
-                    work.attached += usize::from(step == Step::Attach && work.address != device);
-                }
+            }
+            if let Err(error) = guarded(|| step.undo(self.platform, work, item)) {
+                work.broken.get_or_insert(error);
                 // INVARIANT: there is room for one error an item.
-                self.errors.push(UndoError { device, step: step.name(), error });
+                self.errors.push(UndoError { device: work.address, step: step.name(), error });
             }
         }
-    }
-
-    /// Undoes a step at an entry of a device that is gone, if another member has it too and is still there.
-    fn restore_for_others(&self, step: Step, entry: Sbdf) -> Result<(), (Sbdf, HookError)> {
-        let has_it = |work: &&Work<'_, P>| !work.hand.is_gone() && work.known.requesters.contains(&entry);
-        let Some(other) = self.work.iter().find(has_it) else { return Ok(()) };
-        guarded(|| step.restore(self.platform, other, entry)).map_err(|error| (other.address, error))
     }
 
     /// The item before the current one; `None` at the beginning.
@@ -160,7 +161,11 @@ impl<'a, P: Platform> Transaction<'a, P> {
     }
 }
 
-impl<P: Platform> Journey<TransitionError> for Transaction<'_, P> {
+impl<P: Platform> Journey<TransitionError> for Transaction<'_, '_, P> {
+    fn has_steps(&self) -> bool {
+        true
+    }
+
     fn steps(&mut self) -> Result<(), TransitionError> {
         self.run()
     }
@@ -174,15 +179,22 @@ impl<P: Platform> Journey<TransitionError> for Transaction<'_, P> {
     }
 }
 
-/// Calls a hook; a panic is its failure. Without `std` there is nothing to catch a panic with: it unwinds through
-/// the transaction, which undoes itself on the way, or ends the machine.
+/// Calls a hook; a panic is its failure.
 pub(super) fn guarded<R>(hook: impl FnOnce() -> Result<R, HookError>) -> Result<R, HookError> {
-    #[cfg(feature = "std")]
+    caught(hook)
+}
+
+/// Calls hooks; a panic is a failure. Without `std` there is nothing to catch a panic with: it unwinds through the
+/// transaction, which undoes itself on the way, or ends the machine. In a model nothing is caught either: there a
+/// panic is the model's verdict, or the model checker taking its threads down.
+fn caught<R, E: From<HookError>>(hooks: impl FnOnce() -> Result<R, E>) -> Result<R, E> {
+    #[cfg(all(feature = "std", not(loom)))]
     {
-        std::panic::catch_unwind(std::panic::AssertUnwindSafe(hook)).unwrap_or(Err(HookError::PANICKED))
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(hooks))
+            .unwrap_or(Err(HookError::PANICKED.into()))
     }
-    #[cfg(not(feature = "std"))]
-    hook()
+    #[cfg(not(all(feature = "std", not(loom))))]
+    hooks()
 }
 
 /// Asks the platform something that has no error of its own; that it panics is one.

@@ -15,20 +15,20 @@
 use alloc::vec::Vec;
 
 use super::Lifecycle;
-use super::claims::{Claims, DeviceClaim, DeviceTraveller};
-use super::device::{Condition, Device};
+use super::claims::{Claims, DeviceClaim, DeviceTraveller, Way};
+use super::device::{Bound, Condition, Device};
 use super::error::TransitionError;
 use super::event::Span;
 use super::group::{GroupClaim, Key};
-use super::hand::Work;
+use super::hand::{Work, Works};
 use super::scope;
-use super::steps::{ENTER, Step};
+use super::steps::{self, ENTER, Step};
 use super::transaction::{Transaction, ask, guarded};
 use crate::Sbdf;
 use crate::memory::NoMemory;
 use crate::owner::{DomainId, Owner};
 use crate::platform::{HookError, Platform, Request, ResetScope};
-use crate::registry::{Candidate, Member, Traveller, in_order, with_room};
+use crate::registry::{Candidate, Member, Traveller, in_order};
 use crate::transition::Transition;
 
 /// A device that could be claimed, as a transition's checks see it.
@@ -47,9 +47,9 @@ pub(super) struct Change<'a, P: Platform> {
     pub(super) to: Owner,
     /// Looks at each device under its lock: where it goes, `None` if it stays as it is, or why not.
     pub(super) admit: &'a dyn Fn(&mut Admission<'_, P>, Sbdf) -> Destination,
-    /// Where a claimed device goes, with what only the platform knows; `None` if it stays after all.
-    pub(super) redirect: &'a dyn Fn(&DeviceClaim<P>, Owner) -> Destination,
-    /// What the device is afterwards.
+    /// Where a claimed device goes, with what only the platform knows.
+    pub(super) redirect: &'a dyn Fn(&DeviceClaim<P>, Owner) -> Result<Way, TransitionError>,
+    /// What the device is afterwards. Nothing of it may change before.
     pub(super) settle: &'a dyn Fn(&mut Condition, Owner),
 }
 
@@ -80,7 +80,7 @@ impl<P: Platform> Lifecycle<P> {
         if !claims.is_empty() {
             self.carry_out(&claims, change, &span)?;
         }
-        claims.stay();
+        claims.settle(change.settle);
         Ok(())
     }
 
@@ -91,7 +91,7 @@ impl<P: Platform> Lifecycle<P> {
         change: &Change<'_, P>,
         span: &Span<'_, P>,
     ) -> Result<(), TransitionError> {
-        let mut work = with_room(travellers.len())?;
+        let mut work = Works::with_room(travellers.len())?;
         for Traveller { claim, to, .. } in travellers {
             let taken = claim.with(|device, _| (device.known.clone(), core::mem::take(&mut device.bound)));
             let (known, bound) = taken?;
@@ -100,23 +100,23 @@ impl<P: Platform> Lifecycle<P> {
         let (groups, bystanders) = match self.check(&mut work, change) {
             Ok(claimed) => claimed,
             Err(error) => {
-                for member in &work {
+                for member in work.iter() {
                     span.ended(member, Some(&error));
                 }
                 return Err(error);
             }
         };
-        let mut transaction = Transaction::new(self.platform(), change.steps, work)?;
+        let mut transaction = Transaction::new(self.platform(), change.steps, &mut work)?;
         let result = self.registry().relocate(travellers, change.to, &mut transaction);
         let result = result.map_err(|error| transaction.explain(error));
-        for member in &transaction.work {
+        for member in &*transaction.work {
             span.ended(member, result.as_ref().err());
         }
         for (member, traveller) in transaction.work.iter_mut().zip(travellers) {
             self.release(&traveller.claim, member, result.is_ok(), change.settle);
         }
         drop((bystanders, groups));
-        self.stop_endangered(&transaction.work);
+        self.stop_endangered(transaction.work);
         result
     }
 
@@ -144,6 +144,7 @@ impl<P: Platform> Lifecycle<P> {
         change: &Change<'_, P>,
     ) -> Result<Claimed<'_, P>, TransitionError> {
         let groups = Self::claim_groups(work)?;
+        self.check_separable(work, change.steps, change.to)?;
         self.check_groups(work, &groups, change.steps, change.to)?;
         if change.steps == ENTER {
             self.find_shared(work)?;
@@ -164,22 +165,27 @@ impl<P: Platform> Lifecycle<P> {
         settle: &dyn Fn(&mut Condition, Owner),
     ) {
         let (old, view) = (core::mem::take(&mut work.bound), work.view.take());
-        let (broken, to) = (work.broken, work.to);
+        let (broken, from, to) = (work.broken, work.from, work.to);
         let mut rest = Some((old, view));
         let released = claim.release(|device, gone| {
             if gone {
                 return device.depart();
             }
-            if let Some((old, view)) = rest.take() {
+            if let Some((mut old, view)) = rest.take() {
                 if moved {
-                    device.bound.view = view;
+                    device.bound = Bound::seen(view);
+                    if from != to {
+                        // The question was its old owner's, and its group waits for it in quarantine only.
+                        device.condition.asked = false;
+                        device.condition.to_give_back &= to == Owner::Quarantine;
+                    }
                     settle(&mut device.condition, to);
                     rest = Some((old, None));
                 } else {
+                    old.keep(view);
                     device.bound = old;
-                    device.bound.stray = view.or(device.bound.stray.take());
                     device.condition.broken = device.condition.broken.or(broken);
-                    device.condition.give_back.settle(false);
+                    device.condition.will_wait = false;
                 }
             }
             None
@@ -190,9 +196,8 @@ impl<P: Platform> Lifecycle<P> {
         // What the old binding set up has been undone, and goes without a lock held.
         if let (Ok((Some(mut departure), Some(departed))), Some((old, view))) = (released, rest.take()) {
             departure.bound = old;
-            departure.bound.stray = view.or(departure.bound.stray.take());
             departure.msix_table = work.msix_mapped.unwrap_or(departure.msix_table);
-            self.clear_up(departure, departed);
+            self.clear_up(departure, departed, view);
         }
     }
 
@@ -218,7 +223,7 @@ impl<P: Platform> Lifecycle<P> {
         to: Owner,
     ) -> Result<(), TransitionError> {
         let enters = steps == ENTER;
-        if !enters && !steps.contains(&Step::Block) {
+        if !enters && !steps::block(steps) {
             // Nobody is kept from anything by these steps.
             return Ok(());
         }
@@ -228,15 +233,8 @@ impl<P: Platform> Lifecycle<P> {
                 if work.binary_search_by_key(&other, |member| member.address).is_ok() {
                     continue;
                 }
-                let Ok(device) = self.registry().lock(other) else {
-                    // Gone: it is in nobody's way. On its way in or out it may turn out to have an alias in common.
-                    match work.iter().find(|member| member.known.has_alias(member.address)) {
-                        Some(member) if self.registry().is_closed(other) => {
-                            return Err(TransitionError::GroupBusy(member.address));
-                        }
-                        _ => continue,
-                    }
-                };
+                // Not there any more, or not yet: then it is in nobody's way.
+                let Ok(device) = self.registry().lock(other) else { continue };
                 let (owner, known, broken) = (device.owner(), device.known.clone(), device.broken());
                 drop(device);
                 // Bridges only forward. Who enters joins the host's devices; what is broken cannot come along, and
@@ -247,9 +245,6 @@ impl<P: Platform> Lifecycle<P> {
                 };
                 if known.behind.is_some() || is_apart {
                     continue;
-                }
-                if let Some(twin) = work.iter().find(|member| member.known.shares_requester(&known)) {
-                    return Err(TransitionError::Inseparable { device: twin.address, other });
                 }
                 let allowed = match owner {
                     Owner::Guest(_) => to == owner,
@@ -285,7 +280,7 @@ impl<P: Platform> Lifecycle<P> {
         change: &Change<'_, P>,
     ) -> Result<Claims<'_, P>, TransitionError> {
         let mut bystanders = Claims::with_room(self, 0)?;
-        if !change.steps.contains(&Step::Reset) {
+        if !steps::reset(change.steps) {
             return Ok(bystanders);
         }
         for place in 0..work.len() {

@@ -10,7 +10,7 @@ use super::claim::{Claim, ClaimRefused};
 use super::relocation::{Journey, Traveller, relocate};
 use crate::Sbdf;
 use crate::errno::Errno;
-use crate::memory::NoMemory;
+use crate::memory::{Few, NoMemory};
 use crate::owner::{DomainId, Owner};
 use crate::refcount::{Busy, WouldDeadlock};
 use crate::sync::RawLock;
@@ -103,6 +103,10 @@ impl From<ClaimRefused> for MoveError {
 struct NoSteps;
 
 impl Journey<MoveError> for NoSteps {
+    fn has_steps(&self) -> bool {
+        false
+    }
+
     fn steps(&mut self) -> Result<(), MoveError> {
         Ok(())
     }
@@ -124,7 +128,7 @@ pub(super) fn move_devices<D, L: RawLock>(
         _ => MoveError::NoMemory(NoMemory),
     })?;
     let order = in_order(set)?;
-    let mut travellers = with_room(order.len())?;
+    let mut travellers = Few::<_, 1>::with_room(order.len())?;
     for member in &order {
         travellers.extend(set_out(core, *member, to)?);
     }

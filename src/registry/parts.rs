@@ -11,7 +11,7 @@ use super::snapshot::Devices;
 use crate::Sbdf;
 use crate::memory::NoMemory;
 use crate::owner::{DomainId, Owner};
-use crate::refcount::{Busy, Holder, Occupied, Slot, State};
+use crate::refcount::{Busy, Holder, Occupied, Slot};
 use crate::sync::RawLock;
 use crate::transition::Transition;
 
@@ -82,12 +82,6 @@ impl<D, L: RawLock> Registry<D, L> {
     /// Whether `address` is not free although its device is gone.
     pub(crate) fn is_kept(&self, address: Sbdf) -> bool {
         self.core.arena.find(address).is_some_and(Slot::keeps_address_when_gone)
-    }
-
-    /// Whether a device at this address is being built up or taken down.
-    pub(crate) fn is_closed(&self, address: Sbdf) -> bool {
-        let seen = self.core.arena.find(address).map(|slot| slot.glance());
-        seen.is_some_and(|seen| seen.state() == State::Closed && !seen.is_vacant())
     }
 
     /// The first, by what `pick` makes of them, of a device's holders.

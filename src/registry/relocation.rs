@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! room on the new owner's list, a guest address each          (may fail: nothing has changed)
-//!   -> mark each Moving { from, to, committed: false }        (readers still resolve to `from`)
+//!   -> mark each Moving { from, to, committed: false }        (it is still `from`'s; a guest there reads ones
+//!                                                               if there are steps)
 //!     -> the journey's steps run, without locks
 //!       -> lock all lists concerned, in owner order
 //!          is none reported gone?  edit the lists, set committed (readers resolve to `to`, all at once)
@@ -12,16 +13,15 @@
 //! If a step fails, or a member was reported gone, the journey undoes its steps and every member settles where it
 //! was; but one whose DMA may still reach a guest is *stranded*: it goes on that guest's list, out of its sight.
 
-use alloc::vec::Vec;
 use core::marker::PhantomData;
 
 use super::Core;
 use super::binding::{Binding, Move, Place, Record, Step};
 use super::claim::Claim;
 use super::domain::{CannotOccupy, DomainState, Members};
-use super::moves::{MoveError, with_room};
+use super::moves::MoveError;
 use crate::Sbdf;
-use crate::memory::{NoMemory, Shared};
+use crate::memory::{Few, NoMemory, Shared};
 use crate::owner::Owner;
 use crate::refcount::{Holder, Slot, State};
 use crate::sync::{AtomicBool, Guard, Ordering, RawLock, Site, ordering, weakened};
@@ -58,6 +58,9 @@ impl<D, L: RawLock> Traveller<D, L> {
 
 /// What happens between the marks and the commit, without locks, and how it is undone.
 pub(crate) trait Journey<E> {
+    /// Whether anything happens to the devices on the way, which those who are losing them must not see.
+    fn has_steps(&self) -> bool;
+
     /// Everything that must have succeeded when the set arrives.
     fn steps(&mut self) -> Result<(), E>;
 
@@ -81,9 +84,9 @@ pub(super) fn relocate<D, L: RawLock, E: From<MoveError>>(
     // All memory first, but the names of the new assignments: those come with the marks, where undoing needs
     // none. From the last mark on nothing may fail for want of it.
     let arrival = Arrival::reserve(target, &core.quarantine, travellers)?;
-    let moves = plan(travellers, &arrival).map_err(MoveError::from)?;
+    let moves = plan(travellers, &arrival, journey.has_steps()).map_err(MoveError::from)?;
     let concerned = concerned(core, travellers).map_err(MoveError::from)?;
-    let lists = with_room(concerned.len()).map_err(MoveError::from)?;
+    let lists = Few::with_room(concerned.len()).map_err(MoveError::from)?;
 
     let mut underway = Underway {
         travellers,
@@ -111,7 +114,11 @@ struct Underway<'a, D, L: RawLock, E, J: Journey<E>> {
     error: PhantomData<fn() -> E>,
 }
 
+/// Mostly one owner loses devices and one gets them.
+const OWNERS: usize = 2;
+
 type List<'a, D, L> = (Owner, Guard<'a, Members<D, L>, L>);
+type Lists<'a, D, L> = Few<List<'a, D, L>, OWNERS>;
 
 impl<'a, D, L: RawLock, E, J: Journey<E>> Underway<'a, D, L, E, J> {
     fn depart(&self) -> Result<(), MoveError> {
@@ -122,8 +129,8 @@ impl<'a, D, L: RawLock, E, J: Journey<E>> Underway<'a, D, L, E, J> {
     }
 
     /// The instant of the move: every list it concerns is locked, and no member is gone.
-    fn commit(&mut self, mut lists: Vec<List<'a, D, L>>) -> Result<(), MoveError> {
-        let lock_all = |lists: &mut Vec<_>| {
+    fn commit(&mut self, mut lists: Lists<'a, D, L>) -> Result<(), MoveError> {
+        let lock_all = |lists: &mut Lists<'a, D, L>| {
             lists.extend(self.concerned.iter().map(|domain| (domain.owner, domain.members.lock())));
         };
         lock_all(&mut lists);
@@ -134,6 +141,7 @@ impl<'a, D, L: RawLock, E, J: Journey<E>> Underway<'a, D, L, E, J> {
         }
         if let Owner::Guest(id) = self.arrival.target.owner
             && list_of(&mut lists, self.arrival.target.owner).is_some_and(|members| members.dying)
+            && !weakened(Site::CommitChecksDying)
         {
             return Err(MoveError::NoDomain(id));
         }
@@ -250,7 +258,7 @@ struct Arrival<'a, D, L: RawLock> {
     travellers: &'a [Traveller<D, L>],
     /// Promised and not used: by the target, by the refuge.
     room: [usize; 2],
-    addresses: Vec<Option<Sbdf>>,
+    addresses: Few<Option<Sbdf>, 1>,
 }
 
 impl<'a, D, L: RawLock> Arrival<'a, D, L> {
@@ -259,7 +267,7 @@ impl<'a, D, L: RawLock> Arrival<'a, D, L> {
         refuge: &'a DomainState<D, L>,
         travellers: &'a [Traveller<D, L>],
     ) -> Result<Self, MoveError> {
-        let addresses = with_room(travellers.len())?;
+        let addresses = Few::with_room(travellers.len())?;
         let mut arrival = Self { target, refuge, travellers, room: [0; 2], addresses };
         let diverted = travellers.iter().filter(|traveller| traveller.to != target.owner).count();
         if diverted > 0 {
@@ -277,10 +285,10 @@ impl<'a, D, L: RawLock> Arrival<'a, D, L> {
         if members.closed {
             return Err(MoveError::NoDomain(id));
         }
-        self.addresses.resize(self.travellers.len(), None);
+        self.addresses.extend(self.travellers.iter().map(|_| None));
         // Addresses asked for come before addresses handed out.
         for asked in [true, false] {
-            for (traveller, place) in self.travellers.iter().zip(&mut self.addresses) {
+            for (traveller, place) in self.travellers.iter().zip(self.addresses.iter_mut()) {
                 if traveller.wanted.is_some() == asked {
                     let occupied = self.target.occupy(members, traveller.wanted, traveller.slot());
                     *place = Some(occupied.map_err(|error| match error {
@@ -305,7 +313,7 @@ impl<D, L: RawLock> Drop for Arrival<'_, D, L> {
         }
         let mut members = self.target.members.lock();
         members.release(self.room[0]);
-        for (traveller, at) in self.travellers.iter().zip(&self.addresses) {
+        for (traveller, at) in self.travellers.iter().zip(self.addresses.iter()) {
             if let Some(at) = at {
                 self.target.vacate(&mut members, *at, traveller.slot());
             }
@@ -316,14 +324,15 @@ impl<D, L: RawLock> Drop for Arrival<'_, D, L> {
 fn plan<D, L: RawLock>(
     travellers: &[Traveller<D, L>],
     arrival: &Arrival<'_, D, L>,
+    veiled: bool,
 ) -> Result<Shared<Move>, NoMemory> {
-    let mut members = with_room(travellers.len())?;
+    let mut members = Few::with_room(travellers.len())?;
     for (place, traveller) in travellers.iter().enumerate() {
         let at = arrival.addresses.get(place).copied().flatten().unwrap_or_default();
         let to = if traveller.to == arrival.target.owner { arrival.target } else { arrival.refuge };
         members.push(Step { from: traveller.claim.from(), to: to.place(at) });
     }
-    Shared::try_new(Move { committed: AtomicBool::new(false), members })
+    Shared::try_new(Move { committed: AtomicBool::new(false), veiled, members })
 }
 
 /// The owners whose lists the move changes, in order. Each has a member, or a promise, so none is destroyed
@@ -331,12 +340,16 @@ fn plan<D, L: RawLock>(
 fn concerned<D, L: RawLock>(
     core: &Core<D, L>,
     travellers: &[Traveller<D, L>],
-) -> Result<Vec<Shared<DomainState<D, L>>>, NoMemory> {
-    let mut owners = with_room(travellers.len() * 2)?;
-    owners.extend(travellers.iter().flat_map(|traveller| [traveller.claim.from().owner(), traveller.to]));
-    owners.sort_unstable();
-    owners.dedup();
-    let mut concerned = with_room(owners.len())?;
-    concerned.extend(owners.iter().filter_map(|owner| core.owner(*owner)));
+) -> Result<Few<Shared<DomainState<D, L>>, OWNERS>, NoMemory> {
+    let mut concerned = Few::<Shared<DomainState<D, L>>, OWNERS>::new();
+    for owner in travellers.iter().flat_map(|traveller| [traveller.claim.from().owner(), traveller.to]) {
+        if let Err(place) = concerned.binary_search_by_key(&owner, |domain| domain.owner)
+            && let Some(domain) = core.owner(owner)
+        {
+            concerned.reserve()?;
+            concerned.push(domain);
+            concerned[place..].rotate_right(1);
+        }
+    }
     Ok(concerned)
 }

@@ -12,6 +12,8 @@ use pcidevs::platform::{
 };
 use pcidevs::{DefaultLock, DomainId, Owner, Sbdf, Transition};
 
+use crate::memory;
+
 /// The simulated machine behind a shared pointer, with a list of what it keeps in quarantine.
 pub(crate) struct Bench {
     simulated: Arc<Simulated<u32>>,
@@ -36,8 +38,10 @@ impl Bench {
             if matches!(owner, Owner::Quarantine | Owner::Hidden) {
                 return Ok(None);
             }
-            let thing = Thing::new(VPCI, device.address(), owner, &things, &simulated);
-            Ok(Some(Box::new(thing)))
+            memory::a_step_begins();
+            Ok(Some(memory::unlimited(|| {
+                Box::new(Thing::new(VPCI, device.address(), owner, &things, &simulated))
+            })))
         });
         bench
     }
@@ -163,6 +167,7 @@ impl Thing {
     }
 
     fn note(&self, what: u32, device: Sbdf, live: bool) -> Result<(), HookError> {
+        memory::a_step_begins();
         let kind = u32::try_from(self.kind).expect("few kinds");
         let segment = Segment::new(what | kind << 24 | device.segment().number());
         // Asking what is known of a device that is not there does nothing, but is recorded, and fails if asked to.

@@ -15,8 +15,8 @@ use criterion::Criterion;
 use pcidevs::Sbdf;
 
 use crate::devices::{self, Orders};
-use crate::rounds::{Candidate, Effort, Results};
-use crate::statistics;
+use crate::measuring::rounds::{Candidate, Effort, Results};
+use crate::measuring::statistics;
 
 /// A way to find devices and to keep them from going.
 trait Strategy: Sync {

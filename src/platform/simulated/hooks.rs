@@ -117,7 +117,9 @@ impl<D: Send, L: RawLock> Platform for Simulated<D, L> {
     fn dma_blocked(&self, device: Sbdf) -> Result<bool, HookError> {
         self.watch.pass(|| Call::of(Hook::DmaBlocked, device))?;
         let mut blocked = true;
-        self.each_requester(device, |place| blocked &= place.translation.is_blocked());
+        self.each_requester(device, |place| {
+            blocked &= place.translation.is_blocked();
+        });
         Ok(blocked)
     }
 

@@ -101,10 +101,10 @@ impl Translation {
         }
     }
 
-    /// Whether no request lands anywhere, neither now nor when what is cached has gone.
+    /// Whether no request can land anywhere, neither by what is cached nor, once that is flushed, by the tables.
     pub(super) fn is_blocked(&self) -> bool {
-        let lets_through = |entry: Entry| matches!(entry, Entry::Attached(_));
-        !lets_through(self.entry()) && !self.cached().is_some_and(lets_through)
+        let reaches = |entry| matches!(entry, Entry::Attached(_));
+        !reaches(self.entry()) && !self.cached().is_some_and(reaches)
     }
 
     /// Where a request lands now.

@@ -19,7 +19,8 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 
-use crate::devices::{SHORTEST_ORDER, pin};
+use super::order::SHORTEST_ORDER;
+use super::processors::pin;
 
 /// How many times the groups that decide are set up anew.
 pub(crate) const PLACEMENTS: usize = 5;
@@ -104,7 +105,7 @@ impl<'a> Candidate<'a> {
     }
 
     /// A chunk takes some 10 µs, reading the clock 0.05.
-    fn find_chunk(&self) -> usize {
+    pub(crate) fn find_chunk(&self) -> usize {
         self.chunk.unwrap_or_else(|| {
             let mut operations = 1;
             while operations < SHORTEST_ORDER && (self.run)(0, operations) < Duration::from_micros(6) {
@@ -131,7 +132,8 @@ impl<'a> Candidate<'a> {
         Series(chunks).spread().median
     }
 
-    fn round(&self, chunk: usize, effort: &Effort) -> f64 {
+    /// A turn, in as many threads as the candidate has.
+    pub(crate) fn round(&self, chunk: usize, effort: &Effort) -> f64 {
         if self.threads == 1 {
             return self.turn(0, chunk, effort);
         }

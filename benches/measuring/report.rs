@@ -6,26 +6,27 @@ use std::{fs, io};
 
 use serde_json::{Value, json};
 
-use crate::devices;
-use crate::memory::Bytes;
-use crate::required::Row;
-use crate::rounds::{Results, Spread};
+use super::processors::processors;
+use super::requirement::{Bytes, Row};
+use super::rounds::{Results, Spread};
 
 /// What was found, as text and as JSON.
 pub(crate) struct Report {
+    /// The benchmark's name, and that of its files.
+    bench: &'static str,
     text: String,
     json: serde_json::Map<String, Value>,
 }
 
 impl Report {
-    pub(crate) fn new(quick: bool) -> Self {
-        let mut report = Self { text: String::new(), json: serde_json::Map::new() };
+    pub(crate) fn new(bench: &'static str, title: &str, quick: bool) -> Self {
+        let mut report = Self { bench, text: String::new(), json: serde_json::Map::new() };
         let machine = machine();
         let effort = if quick { ", --quick" } else { "" };
         report.print(&format!(
-            "# The core, measured\n\n{machine}, pinned threads{effort}. Medians of interleaved rounds, quartiles \
+            "# {title}, measured\n\n{machine}, pinned threads{effort}. Medians of interleaved rounds, quartiles \
              in brackets; a ratio is\nthe median of the ratios within each round. Times move with the machine: \
-             compare ratios.\n\n    PCIDEVS_BENCH_WRITE=1 cargo bench --bench core -- ratios\n"
+             compare ratios.\n\n    PCIDEVS_BENCH_WRITE=1 cargo bench --bench {bench} -- ratios\n"
         ));
         report.json.insert("machine".into(), json!(machine));
         report.json.insert("quick".into(), json!(quick));
@@ -95,7 +96,7 @@ impl Report {
         self.json.insert("nanoseconds".into(), nanoseconds(results));
     }
 
-    pub(crate) fn memory(&mut self, rows: &[Bytes]) {
+    pub(crate) fn memory(&mut self, title: &str, rows: &[Bytes]) {
         let cells: Vec<_> = rows
             .iter()
             .map(|row| {
@@ -104,11 +105,7 @@ impl Report {
                 vec![row.what.clone(), format!("{:.1}", row.amount), most, reached.to_owned()]
             })
             .collect();
-        self.table(
-            "Memory over the devices' own state (bytes)",
-            &["what", "bytes", "at most", "reached"],
-            &cells,
-        );
+        self.table(&format!("{title} (bytes)"), &["what", "bytes", "at most", "reached"], &cells);
         let json: Vec<_> = rows
             .iter()
             .map(|row| json!({"what": row.what, "bytes": row.amount, "at_most": row.at_most}))
@@ -116,8 +113,9 @@ impl Report {
         self.json.insert("memory".into(), json.into());
     }
 
-    pub(crate) fn strategies(&mut self, results: &Results) {
-        let mut head = vec!["strategy"];
+    /// One row a candidate, one column a group: groups of the same candidates, side by side.
+    pub(crate) fn side_by_side(&mut self, title: &str, candidate: &str, key: &str, results: &Results) {
+        let mut head = vec![candidate];
         head.extend(results.groups.iter().map(|(group, _)| group.as_str()));
         let names = results.groups.first().map_or(&[][..], |(_, series)| series);
         let cells: Vec<_> = names
@@ -130,15 +128,18 @@ impl Report {
                 [name.clone()].into_iter().chain(figures).collect()
             })
             .collect();
-        self.table("Lock strategies (ns)", &head, &cells);
-        self.json.insert("strategies".into(), nanoseconds(results));
+        self.table(&format!("{title} (ns)"), &head, &cells);
+        self.json.insert(key.into(), nanoseconds(results));
     }
 
     pub(crate) fn write(&self) -> io::Result<()> {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/measurements");
         fs::create_dir_all(&folder)?;
-        fs::write(folder.join("core.md"), self.text.trim_end().to_owned() + "\n")?;
-        fs::write(folder.join("core.json"), serde_json::to_string_pretty(&self.json)? + "\n")
+        fs::write(folder.join(format!("{}.md", self.bench)), self.text.trim_end().to_owned() + "\n")?;
+        fs::write(
+            folder.join(format!("{}.json", self.bench)),
+            serde_json::to_string_pretty(&self.json)? + "\n",
+        )
     }
 }
 
@@ -162,7 +163,7 @@ fn figure(value: f64) -> String {
 }
 
 fn machine() -> String {
-    let processors = devices::processors().len();
+    let processors = processors().len();
     let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = text.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
     format!("{processors} processors ({})", model.map_or("unknown", |(_, model)| model.trim()))
