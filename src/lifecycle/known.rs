@@ -14,6 +14,7 @@ use crate::device::{
 use crate::memory::{NoMemory, Shared};
 use crate::platform::{Facts, Platform, Width};
 use crate::registry::with_room;
+use crate::sync::unexplored::AtomicBool;
 
 const MSI: u8 = 0x05;
 const MSIX: u8 = 0x11;
@@ -37,6 +38,8 @@ pub(super) struct Known<L: crate::sync::RawLock> {
     /// The buses behind it, as they were when it was added.
     pub(super) behind: Option<(BridgeKind, BusRange)>,
     pub(super) group: Option<Shared<Group<L>>>,
+    /// It is counted among the users of its requester IDs.
+    pub(super) counted: AtomicBool,
 }
 
 impl<L: crate::sync::RawLock> Known<L> {
@@ -106,6 +109,7 @@ impl Read {
             is_endpoint: endpoint && self.behind.is_none() && !is_host_bridge(config),
             behind: self.behind,
             group,
+            counted: AtomicBool::new(false),
         })
     }
 }
