@@ -72,9 +72,10 @@ impl<'a, P: Platform> Claims<'a, P> {
         Ok(())
     }
 
-    /// Whether this device is claimed and stays where it is, in quarantine.
-    pub(super) fn stays(&self, at: Sbdf) -> bool {
-        self.staying.iter().any(|claim| claim.address() == at)
+    /// Whether a device is one of them, on its way or staying.
+    pub(super) fn have(&self, device: Sbdf) -> bool {
+        self.members.binary_search_by_key(&device, |member| member.claim.address()).is_ok()
+            || self.staying.iter().any(|claim| claim.address() == device)
     }
 
     /// The others have arrived: those that stay are what the transition makes of them.

@@ -96,8 +96,8 @@ impl<P: Platform> Exodus<'_, P> {
         let settle = |device: &mut Device<P>, in_hands| {
             // Only while the address is certainly this device's: a transition that had it may have freed it already.
             if let Some(departure) = &mut device.departure {
-                departure.left_maps = true;
                 lifecycle.leave_maps(address, &departure.known);
+                departure.left_maps = true;
             }
             let links = (device.links.bridge.take(), device.links.pf.take());
             let left = match in_hands {
