@@ -72,6 +72,12 @@ impl<'a, P: Platform> Claims<'a, P> {
         Ok(())
     }
 
+    /// Whether this device is claimed to stay in quarantine.
+    pub(super) fn stays_in_quarantine(&self, device: Sbdf) -> bool {
+        let is_it = |claim: &DeviceClaim<P>| claim.address() == device && claim.owner() == Owner::Quarantine;
+        self.staying.iter().any(is_it)
+    }
+
     /// The others have arrived: those that stay are what the transition makes of them.
     pub(super) fn settle(&self, settle: &dyn Fn(&mut Condition, Owner)) {
         for claim in &self.staying {

@@ -15,7 +15,7 @@
 use alloc::vec::Vec;
 
 use super::Lifecycle;
-use super::claims::{Claims, DeviceClaim, DeviceTraveller, Way};
+use super::claims::{Claims, DeviceClaim, Way};
 use super::device::{Bound, Condition, Device};
 use super::error::TransitionError;
 use super::event::Span;
@@ -87,17 +87,17 @@ impl<P: Platform> Lifecycle<P> {
     /// The transition of devices that are claimed. Releases the claims.
     fn carry_out(
         &self,
-        travellers: &[DeviceTraveller<P>],
+        claims: &Claims<'_, P>,
         change: &Change<'_, P>,
         span: &Span<'_, P>,
     ) -> Result<(), TransitionError> {
-        let mut work = Works::with_room(travellers.len())?;
-        for Traveller { claim, to, .. } in travellers {
+        let mut work = Works::with_room(claims.len())?;
+        for Traveller { claim, to, .. } in claims.iter() {
             let taken = claim.with(|device, _| (device.known.clone(), core::mem::take(&mut device.bound)));
             let (known, bound) = taken?;
             work.push(Work::new(claim, known, bound, claim.owner(), *to));
         }
-        let (groups, bystanders) = match self.check(&mut work, change) {
+        let (groups, bystanders) = match self.check(&mut work, claims, change) {
             Ok(claimed) => claimed,
             Err(error) => {
                 for member in work.iter() {
@@ -107,12 +107,12 @@ impl<P: Platform> Lifecycle<P> {
             }
         };
         let mut transaction = Transaction::new(self.platform(), change.steps, &mut work)?;
-        let result = self.registry().relocate(travellers, change.to, &mut transaction);
+        let result = self.registry().relocate(claims, change.to, &mut transaction);
         let result = result.map_err(|error| transaction.explain(error));
         for member in &*transaction.work {
             span.ended(member, result.as_ref().err());
         }
-        for (member, traveller) in transaction.work.iter_mut().zip(travellers) {
+        for (member, traveller) in transaction.work.iter_mut().zip(claims.iter()) {
             self.release(&traveller.claim, member, result.is_ok(), change.settle);
         }
         drop((bystanders, groups));
@@ -141,6 +141,7 @@ impl<P: Platform> Lifecycle<P> {
     fn check(
         &self,
         work: &mut [Work<'_, P>],
+        claims: &Claims<'_, P>,
         change: &Change<'_, P>,
     ) -> Result<Claimed<'_, P>, TransitionError> {
         let groups = Self::claim_groups(work)?;
@@ -152,7 +153,7 @@ impl<P: Platform> Lifecycle<P> {
         for member in work.iter() {
             self.check_policy(change.kind, member)?;
         }
-        let bystanders = self.plan_resets(work, change)?;
+        let bystanders = self.plan_resets(work, claims, change)?;
         Ok((groups, bystanders))
     }
 
@@ -277,6 +278,7 @@ impl<P: Platform> Lifecycle<P> {
     fn plan_resets(
         &self,
         work: &mut [Work<'_, P>],
+        claims: &Claims<'_, P>,
         change: &Change<'_, P>,
     ) -> Result<Claims<'_, P>, TransitionError> {
         let mut bystanders = Claims::with_room(self, 0)?;
@@ -300,7 +302,9 @@ impl<P: Platform> Lifecycle<P> {
             work[place].reset = Some(scope);
             for other in scope::others(self, device, scope) {
                 let is_member = work.binary_search_by_key(&other, |member| member.address).is_ok();
-                if !is_member && bystanders.iter().all(|bystander| bystander.claim.address() != other) {
+                // One that stays in quarantine is claimed already, and like any bystander.
+                let is_ours = is_member || claims.stays_in_quarantine(other);
+                if !is_ours && bystanders.iter().all(|bystander| bystander.claim.address() != other) {
                     scope::claim_bystander(self, device, other, change.kind, &mut bystanders)?;
                 }
             }
