@@ -72,10 +72,10 @@ impl<'a, P: Platform> Claims<'a, P> {
         Ok(())
     }
 
-    /// Whether this device is claimed to stay in quarantine.
-    pub(super) fn stays_in_quarantine(&self, device: Sbdf) -> bool {
-        let is_it = |claim: &DeviceClaim<P>| claim.address() == device && claim.owner() == Owner::Quarantine;
-        self.staying.iter().any(is_it)
+    /// Whether a device is one of them, on its way or staying.
+    pub(super) fn have(&self, device: Sbdf) -> bool {
+        self.members.binary_search_by_key(&device, |member| member.claim.address()).is_ok()
+            || self.staying.iter().any(|claim| claim.address() == device)
     }
 
     /// The others have arrived: those that stay are what the transition makes of them.

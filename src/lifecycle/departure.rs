@@ -23,6 +23,8 @@ pub(super) struct Departure<P: Platform> {
     departed: Option<Departed<Device<P>, P::Lock>>,
     pub(super) bound: Bound<P::Data>,
     view: Option<Box<dyn Attachment<P::Data>>>,
+    /// The machine's maps have forgotten the device.
+    pub(super) left_maps: bool,
     /// The host has its MSI-X table.
     pub(super) msix_table: bool,
     /// How many requester IDs are cleared.
@@ -42,6 +44,7 @@ impl<P: Platform> Departure<P> {
             departed,
             bound,
             view,
+            left_maps: false,
             msix_table: false,
             cleared: 0,
             reserved: 0,
@@ -163,12 +166,15 @@ impl<P: Platform> Lifecycle<P> {
     /// One attempt. Afterwards the departure is done, or waits for the next round.
     fn try_departure(&self, mut departure: Box<Departure<P>>) -> bool {
         (departure.reserved, departure.round) = (0, self.departures().numbers.load(Ordering::Relaxed));
+        let Some(address) = departure.departed.as_ref().map(Departed::address) else { return true };
+        if !departure.left_maps {
+            // Once: what the maps hold of the address when it is free is the next device's.
+            self.leave_maps(address, &departure.known);
+            departure.left_maps = true;
+        }
         let done = departure.attempt(self);
         let Some(departed) = departure.departed.take() else { return true };
-        let address = departed.address();
         let freed = done.is_ok() && {
-            // Before the address is free: what the maps hold of it afterwards is the next device's.
-            self.leave_maps(address, &departure.known);
             self.forget(address, &departure.known);
             // A thread that holds the lock of the device that is gone keeps the address until it drops it.
             departed.release_address().is_ok()

@@ -95,8 +95,9 @@ impl<P: Platform> Exodus<'_, P> {
         let lifecycle = self.lifecycle;
         let settle = |device: &mut Device<P>, in_hands| {
             // Only while the address is certainly this device's: a transition that had it may have freed it already.
-            if device.departure.is_some() {
-                lifecycle.leave_maps(address, &device.known);
+            if let Some(departure) = &mut device.departure {
+                lifecycle.leave_maps(address, &departure.known);
+                departure.left_maps = true;
             }
             let links = (device.links.bridge.take(), device.links.pf.take());
             let left = match in_hands {

@@ -22,7 +22,7 @@ use super::event::Span;
 use super::group::{GroupClaim, Key};
 use super::hand::{Work, Works};
 use super::scope;
-use super::steps::{self, ENTER, Step};
+use super::steps::{Plan, Step};
 use super::transaction::{Transaction, ask, guarded};
 use crate::Sbdf;
 use crate::memory::NoMemory;
@@ -42,7 +42,7 @@ type Destination = Result<Option<Owner>, TransitionError>;
 /// What distinguishes one change of owner from another.
 pub(super) struct Change<'a, P: Platform> {
     pub(super) kind: Transition,
-    pub(super) steps: &'static [Step],
+    pub(super) steps: &'static Plan,
     /// Where the set goes. Single members may be sent to quarantine instead.
     pub(super) to: Owner,
     /// Looks at each device under its lock: where it goes, `None` if it stays as it is, or why not.
@@ -147,7 +147,7 @@ impl<P: Platform> Lifecycle<P> {
         let groups = Self::claim_groups(work)?;
         self.check_separable(work, change.steps, change.to)?;
         self.check_groups(work, &groups, change.steps, change.to)?;
-        if change.steps == ENTER {
+        if change.steps.enters {
             self.find_shared(work)?;
         }
         for member in work.iter() {
@@ -220,11 +220,11 @@ impl<P: Platform> Lifecycle<P> {
         &self,
         work: &[Work<'_, P>],
         groups: &[GroupClaim<P::Lock>],
-        steps: &[Step],
+        steps: &Plan,
         to: Owner,
     ) -> Result<(), TransitionError> {
-        let enters = steps == ENTER;
-        if !enters && !steps::block(steps) {
+        let enters = steps.enters;
+        if !enters && !steps.blocks {
             // Nobody is kept from anything by these steps.
             return Ok(());
         }
@@ -240,9 +240,10 @@ impl<P: Platform> Lifecycle<P> {
                 drop(device);
                 // Bridges only forward. Who enters joins the host's devices; what is broken cannot come along, and
                 // waits for its repair.
-                let is_apart = match enters {
-                    true => matches!(owner, Owner::Host | Owner::Unowned),
-                    false => broken.is_some() && to.guest().is_none(),
+                let is_apart = if enters {
+                    matches!(owner, Owner::Host | Owner::Unowned)
+                } else {
+                    broken.is_some() && to.guest().is_none()
                 };
                 if known.behind.is_some() || is_apart {
                     continue;
@@ -282,7 +283,7 @@ impl<P: Platform> Lifecycle<P> {
         change: &Change<'_, P>,
     ) -> Result<Claims<'_, P>, TransitionError> {
         let mut bystanders = Claims::with_room(self, 0)?;
-        if !steps::reset(change.steps) {
+        if !change.steps.resets {
             return Ok(bystanders);
         }
         for place in 0..work.len() {
@@ -301,10 +302,9 @@ impl<P: Platform> Lifecycle<P> {
             }
             work[place].reset = Some(scope);
             for other in scope::others(self, device, scope) {
-                let is_member = work.binary_search_by_key(&other, |member| member.address).is_ok();
-                // One that stays in quarantine is claimed already, and like any bystander.
-                let is_ours = is_member || claims.stays_in_quarantine(other);
-                if !is_ours && bystanders.iter().all(|bystander| bystander.claim.address() != other) {
+                if !claims.have(other)
+                    && bystanders.iter().all(|bystander| bystander.claim.address() != other)
+                {
                     scope::claim_bystander(self, device, other, change.kind, &mut bystanders)?;
                 }
             }

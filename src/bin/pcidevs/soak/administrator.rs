@@ -174,7 +174,7 @@ impl Administrator<'_> {
             1 => Unplug::TimedOut,
             _ => Unplug::Acked,
         };
-        let holders = [Holder::Transition(Transition::Deassign)];
+        let holders = [Holder::Transition(Transition::Deassign), Holder::Named("unplug request")];
         self.transition("unplug", &[place], &holders, |machine, _| {
             machine.request_unplug(address)?;
             machine.unplug_answered(address, answer)

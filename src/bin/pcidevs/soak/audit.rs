@@ -36,7 +36,7 @@ impl World {
         }
         let not_cleared = if self.mishaps().are_possible() { self.machine().run_deferred() } else { 0 };
         for address in self.not_destroyed().iter().skip(not_cleared) {
-            self.violation(format_args!("a device at {address} has left and was not destroyed"));
+            self.violation_at(*address, format_args!("a device at {address} has left and was not destroyed"));
         }
         Ok(())
     }
@@ -46,13 +46,16 @@ impl World {
         let (life, status) = (self.life(place), self.machine().status(address));
         let (Some(_), Some(status)) = (&life, &status) else {
             if life.is_some() || status.is_some() || !lists.is_empty() {
-                self.violation(format_args!("{address} is lost, or was not taken away"));
+                self.violation_at(address, format_args!("{address} is lost, or was not taken away"));
             }
             return;
         };
         let owner = status.status.owner;
         if lists != owner.as_slice() {
-            self.violation(format_args!("{address} is with {owner:?} and on the lists of {lists:?}"));
+            self.violation_at(
+                address,
+                format_args!("{address} is with {owner:?} and on the lists of {lists:?}"),
+            );
         }
         let mut expected: Vec<_> = self.plan().holders(place).collect();
         expected.retain(|(below, _)| self.life(*below).is_some());
@@ -69,11 +72,11 @@ impl World {
         let uses = (status.status.uses as usize, status.status.unnamed);
         if !assignment || named != expected.len() + holders.len() || uses != (named, 0) {
             let shown = &status.status;
-            self.violation(format_args!("{address} has other uses than it should: {shown:?}"));
+            self.violation_at(address, format_args!("{address} has other uses than it should: {shown:?}"));
         }
         if let Ok(device) = self.machine().lock(address) {
             if device.is_claimed() {
-                self.violation(format_args!("{address} is claimed by nobody"));
+                self.violation_at(address, format_args!("{address} is claimed by nobody"));
             }
             self.check_settled(&device);
         }

@@ -77,9 +77,10 @@ fn dma(world: &World, device: &mut Inside<'_>, dmas: &mut Dmas, random: &mut Sma
         Dma::Reaches(owner) => {
             dmas.landed += 1;
             if world.guests().party(owner) != dma.by {
-                world.violation(format_args!(
-                    "a late DMA of {address} landed with {owner}, who did not program it"
-                ));
+                world.violation_at(
+                    address,
+                    format_args!("a late DMA of {address} landed with {owner}, who did not program it"),
+                );
             }
         }
     }
@@ -98,7 +99,9 @@ fn interrupt(world: &World, device: &Inside<'_>, interrupts: &mut Interrupts) {
     let may_be_broken = device.broken().is_some() || device.is_claimed() && world.mishaps().are_possible();
     if !may_be_broken && world.guests().party(device.owner()) != party {
         let (address, owner) = (device.address(), device.owner());
-        world
-            .violation(format_args!("an interrupt of {address}, which is with {owner}, landed with another"));
+        world.violation_at(
+            address,
+            format_args!("an interrupt of {address}, which is with {owner}, landed with another"),
+        );
     }
 }

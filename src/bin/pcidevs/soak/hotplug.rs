@@ -135,7 +135,10 @@ impl Hotplug<'_> {
             Err(error) => return self.not_removed(&call, &error),
         };
         if world.machine().get(address).is_some() {
-            world.violation(format_args!("{address} was given to a new user while its removal was pending"));
+            world.violation_at(
+                address,
+                format_args!("{address} was given to a new user while its removal was pending"),
+            );
         }
         let result = match wait {
             Wait::Patiently => ticket.wait(Some(Instant::now() + PATIENCE)),
@@ -150,10 +153,15 @@ impl Hotplug<'_> {
                 }
                 match ticket.cancel() {
                     Ok(()) => self.statistics.removals.cancelled += 1,
-                    Err(error) => world.violation(format_args!("cancelling at {address}: {error}")),
+                    Err(error) => {
+                        world.violation_at(address, format_args!("cancelling at {address}: {error}"))
+                    }
                 }
                 if world.machine().get(address).is_none() {
-                    world.violation(format_args!("{address} was not given back by a cancelled removal"));
+                    world.violation_at(
+                        address,
+                        format_args!("{address} was not given back by a cancelled removal"),
+                    );
                 }
             }
             Err(error) => {

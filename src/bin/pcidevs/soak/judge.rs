@@ -4,12 +4,16 @@ use std::fmt;
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use pcidevs::Sbdf;
+
+use super::chronicle::Chronicle;
+
 /// Violations beyond this many are counted, not shown.
 const MOST_SHOWN: u64 = 20;
 
-/// The judge: whether the storm goes on, and what was found.
-#[derive(Default)]
+/// Whether the storm goes on, and what was found.
 pub(crate) struct Judge {
+    chronicle: Chronicle,
     /// The storm is over.
     stop: AtomicBool,
     /// The round is over.
@@ -18,12 +22,31 @@ pub(crate) struct Judge {
 }
 
 impl Judge {
+    pub(crate) fn new(chronicle: Chronicle) -> Self {
+        let (stop, rest, violations) = (AtomicBool::new(false), AtomicBool::new(false), AtomicU64::new(0));
+        Self { chronicle, stop, rest, violations }
+    }
+
+    pub(crate) fn chronicle(&self) -> &Chronicle {
+        &self.chronicle
+    }
+
     /// A promise was broken.
     pub(crate) fn violation(&self, what: fmt::Arguments<'_>) {
+        self.report(what, &[]);
+    }
+
+    /// A promise about one device was broken; what happened to it before is shown along.
+    pub(crate) fn violation_at(&self, address: Sbdf, what: fmt::Arguments<'_>) {
+        self.report(what, &self.chronicle.read(address));
+    }
+
+    fn report(&self, what: fmt::Arguments<'_>, before: &[String]) {
         if self.violations.fetch_add(1, Ordering::SeqCst) < MOST_SHOWN {
-            // At once: a broken core may not live to the end of the storm.
+            // At once: a broken core may not live to the end of the storm. In one piece: others report as well.
+            let before: String = before.iter().map(|event| format!("    {event}\n")).collect();
             super::screen::restore();
-            let _ = writeln!(std::io::stderr(), "violation: {what}");
+            let _ = write!(std::io::stderr(), "violation: {what}\n{before}");
         }
         self.stop();
     }
@@ -50,8 +73,8 @@ impl Judge {
 
     /// Begins the next round, unless the storm is over.
     pub(crate) fn go_on(&self) {
-        self.rest.store(!self.goes_on(), Ordering::SeqCst);
-        // Stopped in between.
+        self.rest.store(false, Ordering::SeqCst);
+        // Stopped before, or in between.
         self.rest.fetch_or(!self.goes_on(), Ordering::SeqCst);
     }
 

@@ -17,7 +17,7 @@
 //! |---|---|
 //! | `storm` | rounds of these threads |
 //! | `world`, `plan`, `party`, `life`, `binding` | the machine; who hangs on whom; who is who; a device; what its owner gets |
-//! | `rules`, `ledger`, `removal`, `transition`, `audit`, `judge` | the checks |
+//! | `rules`, `ledger`, `removal`, `transition`, `audit`, `judge`, `chronicle` | the checks |
 //! | `statistics`, `report`, `watch`, `screen` | what is shown |
 //!
 //! The checks compare what the core says with what it did: the IOMMU's entries, the attachments it switched on and
@@ -27,6 +27,7 @@ mod administrator;
 mod audit;
 mod backend;
 mod binding;
+mod chronicle;
 mod engine;
 mod guardian;
 mod hotplug;

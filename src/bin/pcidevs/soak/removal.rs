@@ -39,20 +39,27 @@ impl<'w> Call<'w> {
     fn check_removed(&self, life: &Life, ended: Tick) {
         let (world, address) = (self.world, life.address);
         for holder in world.books().certain(life.place, self.begun, ended) {
-            world.violation(format_args!("{address} was removed while held: {holder}"));
+            world.violation_at(address, format_args!("{address} was removed while held: {holder}"));
         }
         let handles = life.handles.load(Ordering::SeqCst);
         if handles > 0 {
-            world.violation(format_args!("{address} was removed while {handles} handles were in use"));
+            world.violation_at(
+                address,
+                format_args!("{address} was removed while {handles} handles were in use"),
+            );
         }
         if life.times_destroyed() != 1 {
             let times = life.times_destroyed();
-            world.violation(format_args!("{address} was removed and its destructor ran {times} times"));
+            world.violation_at(
+                address,
+                format_args!("{address} was removed and its destructor ran {times} times"),
+            );
         }
         if life.view.get() != Party::NOBODY || life.vector.get() != Party::NOBODY {
-            world.violation(format_args!(
-                "{address} was removed and somebody still sees it, or is interrupted"
-            ));
+            world.violation_at(
+                address,
+                format_args!("{address} was removed and somebody still sees it, or is interrupted"),
+            );
         }
         for requester in life.requesters.get().into_iter().flatten() {
             self.check_silent(address, *requester);
@@ -71,9 +78,12 @@ impl<'w> Call<'w> {
         }
         let (entry, dma) = (platform.entry(requester), platform.dma_raw(requester));
         if entry != Entry::Absent || dma != Dma::NoEntry {
-            world.violation(format_args!(
-                "{address} was removed and the IOMMU has {entry:?} for {requester}: DMA is {dma}"
-            ));
+            world.violation_at(
+                address,
+                format_args!(
+                    "{address} was removed and the IOMMU has {entry:?} for {requester}: DMA is {dma}"
+                ),
+            );
         }
     }
 
@@ -81,24 +91,28 @@ impl<'w> Call<'w> {
     pub(crate) fn check_busy(&self, address: Sbdf, busy: &Busy, statistics: &mut Statistics) {
         let (world, ended) = (self.world, self.world.books().tick());
         let Some(place) = world.plan().find(address) else {
-            return world.violation(format_args!("{address} is busy and was not asked for"));
+            return world.violation_at(address, format_args!("{address} is busy and was not asked for"));
         };
         for holder in &busy.holders {
             statistics.count_holder(*holder);
             if !self.is_possible(place, *holder, ended) {
-                world.violation(format_args!(
-                    "{address} is said to be held by somebody who did not hold it: {holder}"
-                ));
+                world.violation_at(
+                    address,
+                    format_args!("{address} is said to be held by somebody who did not hold it: {holder}"),
+                );
             }
         }
         for holder in self.certain(place, ended) {
             if !busy.truncated && !names(busy, holder) {
-                world.violation(format_args!("{address} is held and Busy does not say so: {holder}"));
+                world.violation_at(
+                    address,
+                    format_args!("{address} is held and Busy does not say so: {holder}"),
+                );
             }
         }
         let named = u32::try_from(busy.holders.len()).unwrap_or(u32::MAX);
         if busy.uses == 0 || busy.uses.saturating_sub(named) != busy.unnamed {
-            world.violation(format_args!("{address}: the figures do not add up: {busy}"));
+            world.violation_at(address, format_args!("{address}: the figures do not add up: {busy}"));
         }
         if busy.unnamed > 0 {
             *statistics.busy_by_holder.entry("unnamed".to_owned()).or_default() += 1;

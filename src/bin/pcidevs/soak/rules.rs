@@ -15,13 +15,13 @@ impl World {
     pub(crate) fn check_inside(&self, what: &str, device: &Inside<'_>) {
         let (life, address) = (&device.life, device.address());
         if life.is_over() {
-            self.violation(format_args!("{what} reached {address} after it had been taken away"));
+            self.violation_at(address, format_args!("{what} reached {address} after it had been taken away"));
         }
         if life.times_destroyed() > 0 {
-            self.violation(format_args!("{what} reached {address} after its destructor"));
+            self.violation_at(address, format_args!("{what} reached {address} after its destructor"));
         }
         if life.address != address {
-            self.violation(format_args!("{what} at {address} reached another device's data"));
+            self.violation_at(address, format_args!("{what} at {address} reached another device's data"));
         }
     }
 
@@ -33,7 +33,10 @@ impl World {
         let is_wrong = device.owner() != owner || device.broken().is_none() && view != party;
         if is_wrong && !device.is_claimed() {
             let address = device.address();
-            self.violation(format_args!("an access at {address} landed with a former owner, {owner}"));
+            self.violation_at(
+                address,
+                format_args!("an access at {address} landed with a former owner, {owner}"),
+            );
         }
         view == party
     }
@@ -46,11 +49,17 @@ impl World {
         let (owner, address, life) = (device.owner(), device.address(), &device.life);
         let party = self.guests().party(owner);
         if life.view.get() != party {
-            self.violation(format_args!("{address} is with {owner}, and its view is somebody else's"));
+            self.violation_at(
+                address,
+                format_args!("{address} is with {owner}, and its view is somebody else's"),
+            );
         }
         let vector = life.vector.get();
         if vector != party && vector != Party::NOBODY {
-            self.violation(format_args!("{address} is with {owner}, and its interrupts are somebody else's"));
+            self.violation_at(
+                address,
+                format_args!("{address} is with {owner}, and its interrupts are somebody else's"),
+            );
         }
         if self.plan().at(life.place).bridge {
             return;
@@ -63,7 +72,7 @@ impl World {
                 _ => ![Some(entry), cached].iter().any(|entry| matches!(entry, Some(Entry::Attached(_)))),
             };
             if !agrees {
-                self.violation(format_args!(
+                self.violation_at(address, format_args!(
                     "{address} is with {owner}, and the IOMMU has {entry:?} (cached: {cached:?}) for {requester}"
                 ));
             }

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use pcidevs::lifecycle::{Added, Device, Lifecycle, TransitionError};
+use pcidevs::lifecycle::{Added, Device, Event, Lifecycle, TransitionError};
 use pcidevs::platform::Simulated;
 use pcidevs::topology::Machine as Recorded;
 use pcidevs::{DomainId, Holder, Locked, Owner, Sbdf};
@@ -13,6 +13,7 @@ use rand::RngExt;
 use rand::rngs::SmallRng;
 
 use super::binding::Binder;
+use super::chronicle::Chronicle;
 use super::judge::Judge;
 use super::ledger::{Books, Note};
 use super::life::{Life, Model};
@@ -59,10 +60,14 @@ impl World {
         for id in guests.ids() {
             machine.create_domain(id)?;
         }
+        let chronicle = Chronicle::new((0..plan.len()).map(|place| plan.at(place).address));
+        let judge = Arc::new(Judge::new(chronicle));
+        let listener = Arc::clone(&judge);
+        machine.subscribe(Arc::new(move |event: &Event<'_>| listener.chronicle().write(event)))?;
         let world = Self {
             lives: (0..plan.len()).map(|_| Mutex::default()).collect(),
             lost: Mutex::default(),
-            judge: Arc::default(),
+            judge,
             accesses: AtomicU64::new(0),
             bundle_epoch: AtomicU64::new(0),
             machine,
@@ -122,6 +127,11 @@ impl World {
 
     pub(crate) fn violation(&self, what: fmt::Arguments<'_>) {
         self.judge.violation(what);
+    }
+
+    /// What happened to the device before is shown along.
+    pub(crate) fn violation_at(&self, address: Sbdf, what: fmt::Arguments<'_>) {
+        self.judge.violation_at(address, what);
     }
 
     /// Any function.
