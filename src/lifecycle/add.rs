@@ -66,6 +66,9 @@ impl<D> fmt::Display for AddDeviceError<D> {
 
 impl<D> core::error::Error for AddDeviceError<D> {}
 
+/// The groups of a device that comes with others' requester IDs.
+type GroupClaims<P> = Vec<GroupClaim<<P as Platform>::Lock>>;
+
 /// Everything about a new device but its data.
 struct Prepared<P: Platform> {
     known: Shared<Known<P::Lock>>,
@@ -161,7 +164,7 @@ impl<P: Platform> Lifecycle<P> {
         &self,
         newcomer: &Newcomer<P::Data>,
         known: &Shared<Known<P::Lock>>,
-    ) -> Result<(Binding<P::Data>, Vec<GroupClaim<P::Lock>>), TransitionError> {
+    ) -> Result<(Binding<P::Data>, GroupClaims<P>), TransitionError> {
         let mut work = [Work::new(newcomer, known.clone(), Bound::default(), Owner::Unowned, Owner::Host)];
         let groups = self.keep_shared(&mut work)?;
         self.check_separable(&work, steps::ENTER, Owner::Host)?;

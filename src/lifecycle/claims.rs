@@ -72,6 +72,12 @@ impl<'a, P: Platform> Claims<'a, P> {
         Ok(())
     }
 
+    /// Whether a device is one of them, on its way or staying.
+    pub(super) fn have(&self, device: Sbdf) -> bool {
+        self.members.binary_search_by_key(&device, |member| member.claim.address()).is_ok()
+            || self.staying.iter().any(|claim| claim.address() == device)
+    }
+
     /// The others have arrived: those that stay are what the transition makes of them.
     pub(super) fn settle(&self, settle: &dyn Fn(&mut Condition, Owner)) {
         for claim in &self.staying {

@@ -297,9 +297,14 @@ impl<'a, P: Platform> Work<'a, P> {
         Ok(())
     }
 
+    /// Whether its requests may reach the new owner: it is attached there, or was and that is still cached.
+    pub(super) fn is_exposed(&self) -> bool {
+        self.attached > 0 || self.reached && self.unflushed
+    }
+
     /// Whether the DMA of a broken device may still reach a guest that had it, or was to have it.
     pub(super) fn is_stranded(&self) -> bool {
-        let reached = self.to.guest().is_some() && (self.attached > 0 || self.reached && self.unflushed);
+        let reached = self.to.guest().is_some() && self.is_exposed();
         self.broken.is_some() && (self.from.guest().is_some() || reached)
     }
 

@@ -5,7 +5,7 @@ use super::claims::Claims;
 use super::error::TransitionError;
 use super::event::Span;
 use super::reset::Rebind;
-use super::steps::{self, Step};
+use super::steps::{self, Plan};
 use crate::Sbdf;
 use crate::platform::{AttachmentKind, Platform};
 use crate::transition::Transition;
@@ -26,7 +26,7 @@ impl<P: Platform> Lifecycle<P> {
         &self,
         address: Sbdf,
         mapped: bool,
-        steps: &'static [Step],
+        steps: &'static Plan,
     ) -> Result<(), TransitionError> {
         let span = Span::begin(self, Transition::Interrupts);
         let mut claims = Claims::with_room(self, 1)?;

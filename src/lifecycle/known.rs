@@ -14,7 +14,6 @@ use crate::device::{
 use crate::memory::{NoMemory, Shared};
 use crate::platform::{Facts, Platform, Width};
 use crate::registry::with_room;
-use crate::sync::unexplored::AtomicBool;
 
 const MSI: u8 = 0x05;
 const MSIX: u8 = 0x11;
@@ -38,8 +37,6 @@ pub(super) struct Known<L: crate::sync::RawLock> {
     /// The buses behind it, as they were when it was added.
     pub(super) behind: Option<(BridgeKind, BusRange)>,
     pub(super) group: Option<Shared<Group<L>>>,
-    /// It is counted among the users of its requester IDs.
-    pub(super) counted: AtomicBool,
 }
 
 impl<L: crate::sync::RawLock> Known<L> {
@@ -109,7 +106,6 @@ impl Read {
             is_endpoint: endpoint && self.behind.is_none() && !is_host_bridge(config),
             behind: self.behind,
             group,
-            counted: AtomicBool::new(false),
         })
     }
 }

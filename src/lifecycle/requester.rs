@@ -166,15 +166,11 @@ impl<P: Platform> Lifecycle<P> {
         for requester in known.requesters.iter().filter_map(|id| self.requesters().find(*id)) {
             requester.users.fetch_add(1, Ordering::Relaxed);
         }
-        known.counted.store(true, Ordering::Relaxed);
         Ok(())
     }
 
-    /// The device is none of their users any more. Once, whoever sees it leave first.
+    /// The device is none of their users any more.
     pub(super) fn leave_entries(&self, known: &Known<P::Lock>) {
-        if !known.counted.swap(false, Ordering::Relaxed) {
-            return;
-        }
         for requester in known.requesters.iter().filter_map(|id| self.requesters().find(*id)) {
             requester.users.fetch_sub(1, Ordering::Relaxed);
         }

@@ -7,7 +7,7 @@ use super::error::TransitionError;
 use super::event::Span;
 use super::hand::{Work, Works};
 use super::scope;
-use super::steps::{self, Step};
+use super::steps::{self, Plan, Step};
 use super::transaction::{Transaction, guarded};
 use crate::Sbdf;
 use crate::owner::Owner;
@@ -94,7 +94,7 @@ impl<P: Platform> Lifecycle<P> {
     pub(super) fn in_place(
         &self,
         claims: &[DeviceTraveller<P>],
-        steps: &'static [Step],
+        steps: &'static Plan,
         rebind: Rebind,
         span: &Span<'_, P>,
         prepare: impl Fn(&mut Work<'_, P>),

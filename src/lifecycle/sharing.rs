@@ -10,7 +10,7 @@ use super::Lifecycle;
 use super::error::TransitionError;
 use super::group::GroupClaim;
 use super::hand::Work;
-use super::steps::{ENTER, Step};
+use super::steps::Plan;
 use crate::Sbdf;
 use crate::memory::NoMemory;
 use crate::owner::Owner;
@@ -26,11 +26,10 @@ impl<P: Platform> Lifecycle<P> {
     pub(super) fn check_separable(
         &self,
         work: &[Work<'_, P>],
-        steps: &[Step],
+        plan: &Plan,
         to: Owner,
     ) -> Result<(), TransitionError> {
-        let enters = steps == ENTER;
-        if !enters && !steps.contains(&Step::Block) {
+        if !plan.enters && !plan.blocks {
             // These steps leave every requester ID as it is.
             return Ok(());
         }
@@ -42,7 +41,7 @@ impl<P: Platform> Lifecycle<P> {
                 }
                 let inside = work.iter().filter(|other| other.known.requesters.contains(&id)).count();
                 if users > inside {
-                    self.check_sharers(work, member.address, id, users - inside, enters, to)?;
+                    self.check_sharers(work, member.address, id, users - inside, plan.enters, to)?;
                 }
             }
         }

@@ -6,6 +6,7 @@
 
 use super::hand::Work;
 use super::registers;
+use crate::Sbdf;
 use crate::owner::Owner;
 use crate::platform::{HookError, Platform, Switch};
 use crate::sync::{Site, weakened};
@@ -57,14 +58,49 @@ use Step::{
     ReleaseMsix, Reset, Unbind,
 };
 
+/// The steps of a transition, and what follows from them.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub(super) steps: &'static [Step],
+    /// Whether the device has no owner before.
+    pub(super) enters: bool,
+    /// Whether requests are blocked on the way.
+    pub(super) blocks: bool,
+    /// Whether devices are reset.
+    pub(super) resets: bool,
+    /// How many of the steps have an item for each requester ID.
+    per_requester: usize,
+}
+
+impl Plan {
+    const fn of(steps: &'static [Step]) -> Self {
+        let mut plan = Self { steps, enters: false, blocks: false, resets: false, per_requester: 0 };
+        let mut place = 0;
+        while place < steps.len() {
+            plan.blocks |= matches!(steps[place], Block);
+            plan.resets |= matches!(steps[place], Reset);
+            plan.per_requester += matches!(steps[place], Block | Detach | Attach) as usize;
+            place += 1;
+        }
+        plan
+    }
+
+    /// At least as many as there are items for this device; see [`Step::items`].
+    pub(super) fn most_items<P: Platform>(&self, work: &Work<'_, P>) -> usize {
+        self.steps.len() + self.per_requester * work.known.requesters.len() + work.bound.len()
+    }
+}
+
 /// A device becomes the host's: added, or adopted with what was attached to it while it was nobody's.
-pub(super) const ENTER: &[Step] = &[Unbind, Bind, Flush(Back), Attach, Flush(Forward)];
+pub(super) const ENTER: &Plan =
+    &Plan { enters: true, ..Plan::of(&[Unbind, Bind, Flush(Back), Attach, Flush(Forward)]) };
 
 /// A device leaves.
-pub(super) const LEAVE: &[Step] = &[Unbind, Quiesce, ReleaseMsix, Flush(Back), Detach, Flush(Forward)];
+pub(super) const LEAVE: &Plan =
+    &Plan::of(&[Unbind, Quiesce, ReleaseMsix, Flush(Back), Detach, Flush(Forward)]);
 
 /// A device goes from one owner to another; to quarantine, its requests stay blocked.
-pub(super) const MOVE: &[Step] = &[
+pub(super) const MOVE: &Plan = &Plan::of(&[
     Unbind,
     Quiesce,
     AwaitIdle,
@@ -76,15 +112,15 @@ pub(super) const MOVE: &[Step] = &[
     Attach,
     Flush(Forward),
     Bind,
-];
+]);
 
 /// The steps of an assignment. A test-only build swaps the two that matter most.
-pub(super) fn assign() -> &'static [Step] {
+pub(super) fn assign() -> &'static Plan {
     if weakened(Site::UnbindFirst) { UNBIND_LATE } else { MOVE }
 }
 
 /// What must never be: the old owner reaches the device after its DMA goes to the new one.
-const UNBIND_LATE: &[Step] = &[
+const UNBIND_LATE: &Plan = &Plan::of(&[
     Quiesce,
     AwaitIdle,
     AtsOff,
@@ -96,33 +132,23 @@ const UNBIND_LATE: &[Step] = &[
     Flush(Forward),
     Unbind,
     Bind,
-];
+]);
 
 /// A device is hidden: nobody's, untouched.
-pub(super) const HIDE: &[Step] = &[Unbind, Flush(Back), Block, Flush(Forward)];
+pub(super) const HIDE: &Plan = &Plan::of(&[Unbind, Flush(Back), Block, Flush(Forward)]);
 
 /// A device is reset and stays with its owner.
-pub(super) const RESET: &[Step] = &[Unbind, Quiesce, AwaitIdle, AtsOff, Reset, AtsOn, Bind];
+pub(super) const RESET: &Plan = &Plan::of(&[Unbind, Quiesce, AwaitIdle, AtsOff, Reset, AtsOn, Bind]);
 
 /// The host has reset a device by itself: what its owner sees is made anew.
-pub(super) const AFTER_RESET: &[Step] = &[Unbind, Bind];
+pub(super) const AFTER_RESET: &Plan = &Plan::of(&[Unbind, Bind]);
 
 /// A broken device goes to quarantine.
-pub(super) const REPAIR: &[Step] = &[ConfirmBlocked, Unbind];
+pub(super) const REPAIR: &Plan = &Plan::of(&[ConfirmBlocked, Unbind]);
 
 /// The host gets, or gives back, the MSI-X table.
-pub(super) const PREPARE_MSIX: &[Step] = &[PrepareMsix];
-pub(super) const RELEASE_MSIX: &[Step] = &[ReleaseMsix];
-
-/// Whether these steps block requests.
-pub(super) fn block(steps: &[Step]) -> bool {
-    steps.iter().any(|step| matches!(step, Block))
-}
-
-/// Whether these steps reset.
-pub(super) fn reset(steps: &[Step]) -> bool {
-    steps.iter().any(|step| matches!(step, Reset))
-}
+pub(super) const PREPARE_MSIX: &Plan = &Plan::of(&[PrepareMsix]);
+pub(super) const RELEASE_MSIX: &Plan = &Plan::of(&[ReleaseMsix]);
 
 impl Step {
     /// The step's name in errors.
@@ -223,6 +249,28 @@ impl Step {
         }
     }
 
+    /// The requester ID whose entry in the IOMMU an item changes.
+    pub(super) fn entry<P: Platform>(self, work: &Work<'_, P>, item: usize) -> Option<Sbdf> {
+        let changes = matches!(self, Block | Detach | Attach);
+        work.known.requesters.get(item).copied().filter(|_| changes)
+    }
+
+    /// Brings back what an entry in the IOMMU was before this step.
+    pub(super) fn restore<P: Platform>(
+        self,
+        platform: &P,
+        work: &Work<'_, P>,
+        requester: Sbdf,
+    ) -> Result<(), HookError> {
+        let at = work.address;
+        match (self, work.from) {
+            (Detach, _) | (Attach, Owner::Unowned) if work.keeps.contains(&requester) => Ok(()),
+            (_, Owner::Unowned) => platform.iommu_detach(at, requester),
+            (Block | Detach, owner) if has_tables(owner) => platform.iommu_attach(at, requester, owner),
+            _ => platform.iommu_block(at, requester),
+        }
+    }
+
     /// Undoes one item.
     pub(super) fn undo<P: Platform>(
         self,
@@ -232,6 +280,8 @@ impl Step {
     ) -> Result<(), HookError> {
         let (at, requester) = (work.address, work.known.requesters.get(item).copied());
         match (self, requester) {
+            // Whoever had it must not reach the memory of whoever was to have it: it stays quiet, and unseen.
+            (Unbind | Quiesce, _) if work.is_exposed() => Ok(()),
             (Unbind, _) => work.redo_attachment(item),
             (Quiesce, _) => {
                 let before = core::mem::take(&mut work.quiesced);
@@ -239,18 +289,9 @@ impl Step {
                 Ok(())
             }
             (AtsOff, _) => restore_ats(platform, work),
-            (Detach, Some(requester)) if work.keeps.contains(&requester) => Ok(()),
-            (Block | Detach, Some(requester)) => match work.from {
-                owner if has_tables(owner) => platform.iommu_attach(at, requester, owner),
-                Owner::Unowned => platform.iommu_detach(at, requester),
-                _ => platform.iommu_block(at, requester),
-            },
+            (Block | Detach, Some(requester)) => self.restore(platform, work, requester),
             (Attach, Some(requester)) => {
-                let undone = match work.from {
-                    Owner::Unowned if work.keeps.contains(&requester) => Ok(()),
-                    Owner::Unowned => platform.iommu_detach(at, requester),
-                    _ => platform.iommu_block(at, requester),
-                };
+                let undone = self.restore(platform, work, requester);
                 if undone.is_ok() {
                     work.attached -= 1;
                 }

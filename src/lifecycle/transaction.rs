@@ -14,7 +14,7 @@ use alloc::vec::Vec;
 
 use super::error::{Failure, TransitionError, UndoError};
 use super::hand::Work;
-use super::steps::Step;
+use super::steps::{Plan, Step};
 use crate::Sbdf;
 use crate::memory::NoMemory;
 use crate::platform::{HookError, Platform};
@@ -24,7 +24,7 @@ use crate::sync::{Site, weakened};
 /// One transaction over one set.
 pub(super) struct Transaction<'t, 'a, P: Platform> {
     platform: &'t P,
-    steps: &'static [Step],
+    plan: &'static Plan,
     pub(super) work: &'t mut [Work<'a, P>],
     /// The item that comes next.
     at: At,
@@ -58,19 +58,18 @@ impl<'t, 'a, P: Platform> Transaction<'t, 'a, P> {
     /// Everything that is needed to the end, or nothing.
     pub(super) fn new(
         platform: &'t P,
-        steps: &'static [Step],
+        plan: &'static Plan,
         work: &'t mut [Work<'a, P>],
     ) -> Result<Self, NoMemory> {
-        let items =
-            steps.iter().map(|step| work.iter().map(|member| step.items(member)).sum::<usize>()).sum();
-        Ok(Self { platform, steps, errors: with_room(items)?, work, at: At::default() })
+        let items = work.iter().map(|member| plan.most_items(member)).sum();
+        Ok(Self { platform, plan, errors: with_room(items)?, work, at: At::default() })
     }
 
     /// Runs all steps.
     pub(super) fn run(&mut self) -> Result<(), TransitionError> {
         // One guard for all hooks, not one for each: where it was when a hook panicked is in `at`.
         let Err(stopped) = caught(|| self.advance()) else { return Ok(()) };
-        let (Some(step), Some(work)) = (self.steps.get(self.at.step), self.work.get_mut(self.at.member))
+        let (Some(step), Some(work)) = (self.plan.steps.get(self.at.step), self.work.get_mut(self.at.member))
         else {
             unreachable!("what stopped is an item of a step")
         };
@@ -89,39 +88,62 @@ impl<'t, 'a, P: Platform> Transaction<'t, 'a, P> {
         }
     }
 
-    /// Runs what is left, up to an item that fails.
+    /// Runs all items, or those before one that fails: then `at` is there.
     fn advance(&mut self) -> Result<(), Stopped> {
-        while let Some(step) = self.steps.get(self.at.step).copied() {
-            while let Some(work) = self.work.get_mut(self.at.member) {
-                let items = step.items(work);
-                while self.at.item < items {
+        for (place, step) in self.plan.steps.iter().enumerate() {
+            for (member, work) in self.work.iter_mut().enumerate() {
+                for item in 0..step.items(work) {
+                    self.at = At { step: place, member, item };
                     if work.hand.is_gone() && !weakened(Site::StepChecksGone) {
                         return Err(Stopped::Gone);
                     }
-                    step.run(self.platform, work, self.at.item)?;
-                    self.at.item += 1;
+                    step.run(self.platform, work, item)?;
                 }
-                (self.at.member, self.at.item) = (self.at.member + 1, 0);
             }
-            (self.at.step, self.at.member) = (self.at.step + 1, 0);
         }
+        self.at = At { step: self.plan.steps.len(), member: 0, item: 0 };
         Ok(())
     }
 
     /// Undoes what was run, in reverse. Errors are kept, their devices are broken, and the rest is undone all the
-    /// same. What is gone is left alone.
+    /// same. What is gone is left alone, but for entries of the IOMMU that others have as well.
     pub(super) fn roll_back(&mut self) {
         while let Some((step, item)) = self.step_back() {
             let Some(work) = self.work.get_mut(self.at.member) else { continue };
-            if work.hand.is_gone() {
+            let entry = step.entry(work, item);
+            let undone = if !work.hand.is_gone() {
+                guarded(|| step.undo(self.platform, work, item)).map_err(|error| (work.address, error))
+            } else if let Some(entry) = entry {
+                self.restore_for_others(step, entry)
+            } else {
                 continue;
-            }
-            if let Err(error) = guarded(|| step.undo(self.platform, work, item)) {
-                work.broken.get_or_insert(error);
-                // INVARIANT: there is room for one error an item.
-                self.errors.push(UndoError { device: work.address, step: step.name(), error });
+            };
+            if let Err((device, error)) = undone {
+                self.blame(step, entry, device, error);
             }
         }
+    }
+
+    /// An undo failed: its device is broken, and with it every other one that has the same entry in the IOMMU.
+    fn blame(&mut self, step: Step, entry: Option<Sbdf>, device: Sbdf, error: HookError) {
+        for work in self.work.iter_mut() {
+            let has_entry = entry.is_some_and(|entry| work.known.requesters.contains(&entry));
+            if work.address == device || has_entry {
+                work.broken.get_or_insert(error);
+                // It has the entry that is still attached, whoever's item that was.
+                work.attached += usize::from(step == Step::Attach && work.address != device);
+            }
+        }
+        // INVARIANT: there is room for one error an item.
+        debug_assert!(self.errors.len() < self.errors.capacity(), "room for every error");
+        self.errors.push(UndoError { device, step: step.name(), error });
+    }
+
+    /// Undoes a step at an entry of a device that is gone, if another member has it too and is still there.
+    fn restore_for_others(&self, step: Step, entry: Sbdf) -> Result<(), (Sbdf, HookError)> {
+        let has_it = |work: &&Work<'_, P>| !work.hand.is_gone() && work.known.requesters.contains(&entry);
+        let Some(other) = self.work.iter().find(has_it) else { return Ok(()) };
+        guarded(|| step.restore(self.platform, other, entry)).map_err(|error| (other.address, error))
     }
 
     /// The item before the current one; `None` at the beginning.
@@ -129,7 +151,7 @@ impl<'t, 'a, P: Platform> Transaction<'t, 'a, P> {
         loop {
             if let Some(item) = self.at.item.checked_sub(1) {
                 self.at.item = item;
-                return Some((*self.steps.get(self.at.step)?, item));
+                return Some((*self.plan.steps.get(self.at.step)?, item));
             }
             if let Some(member) = self.at.member.checked_sub(1) {
                 self.at.member = member;
@@ -137,7 +159,7 @@ impl<'t, 'a, P: Platform> Transaction<'t, 'a, P> {
                 self.at = At { step: self.at.step.checked_sub(1)?, member: self.work.len(), item: 0 };
                 continue;
             }
-            let step = *self.steps.get(self.at.step)?;
+            let step = *self.plan.steps.get(self.at.step)?;
             self.at.item = self.work.get(self.at.member).map_or(0, |work| step.items(work));
         }
     }

@@ -15,14 +15,14 @@
 use alloc::vec::Vec;
 
 use super::Lifecycle;
-use super::claims::{Claims, DeviceClaim, DeviceTraveller, Way};
+use super::claims::{Claims, DeviceClaim, Way};
 use super::device::{Bound, Condition, Device};
 use super::error::TransitionError;
 use super::event::Span;
 use super::group::{GroupClaim, Key};
 use super::hand::{Work, Works};
 use super::scope;
-use super::steps::{self, ENTER, Step};
+use super::steps::{Plan, Step};
 use super::transaction::{Transaction, ask, guarded};
 use crate::Sbdf;
 use crate::memory::NoMemory;
@@ -42,7 +42,7 @@ type Destination = Result<Option<Owner>, TransitionError>;
 /// What distinguishes one change of owner from another.
 pub(super) struct Change<'a, P: Platform> {
     pub(super) kind: Transition,
-    pub(super) steps: &'static [Step],
+    pub(super) steps: &'static Plan,
     /// Where the set goes. Single members may be sent to quarantine instead.
     pub(super) to: Owner,
     /// Looks at each device under its lock: where it goes, `None` if it stays as it is, or why not.
@@ -87,17 +87,17 @@ impl<P: Platform> Lifecycle<P> {
     /// The transition of devices that are claimed. Releases the claims.
     fn carry_out(
         &self,
-        travellers: &[DeviceTraveller<P>],
+        claims: &Claims<'_, P>,
         change: &Change<'_, P>,
         span: &Span<'_, P>,
     ) -> Result<(), TransitionError> {
-        let mut work = Works::with_room(travellers.len())?;
-        for Traveller { claim, to, .. } in travellers {
+        let mut work = Works::with_room(claims.len())?;
+        for Traveller { claim, to, .. } in claims.iter() {
             let taken = claim.with(|device, _| (device.known.clone(), core::mem::take(&mut device.bound)));
             let (known, bound) = taken?;
             work.push(Work::new(claim, known, bound, claim.owner(), *to));
         }
-        let (groups, bystanders) = match self.check(&mut work, change) {
+        let (groups, bystanders) = match self.check(&mut work, claims, change) {
             Ok(claimed) => claimed,
             Err(error) => {
                 for member in work.iter() {
@@ -107,12 +107,12 @@ impl<P: Platform> Lifecycle<P> {
             }
         };
         let mut transaction = Transaction::new(self.platform(), change.steps, &mut work)?;
-        let result = self.registry().relocate(travellers, change.to, &mut transaction);
+        let result = self.registry().relocate(claims, change.to, &mut transaction);
         let result = result.map_err(|error| transaction.explain(error));
         for member in &*transaction.work {
             span.ended(member, result.as_ref().err());
         }
-        for (member, traveller) in transaction.work.iter_mut().zip(travellers) {
+        for (member, traveller) in transaction.work.iter_mut().zip(claims.iter()) {
             self.release(&traveller.claim, member, result.is_ok(), change.settle);
         }
         drop((bystanders, groups));
@@ -141,18 +141,19 @@ impl<P: Platform> Lifecycle<P> {
     fn check(
         &self,
         work: &mut [Work<'_, P>],
+        claims: &Claims<'_, P>,
         change: &Change<'_, P>,
     ) -> Result<Claimed<'_, P>, TransitionError> {
         let groups = Self::claim_groups(work)?;
         self.check_separable(work, change.steps, change.to)?;
         self.check_groups(work, &groups, change.steps, change.to)?;
-        if change.steps == ENTER {
+        if change.steps.enters {
             self.find_shared(work)?;
         }
         for member in work.iter() {
             self.check_policy(change.kind, member)?;
         }
-        let bystanders = self.plan_resets(work, change)?;
+        let bystanders = self.plan_resets(work, claims, change)?;
         Ok((groups, bystanders))
     }
 
@@ -219,11 +220,11 @@ impl<P: Platform> Lifecycle<P> {
         &self,
         work: &[Work<'_, P>],
         groups: &[GroupClaim<P::Lock>],
-        steps: &[Step],
+        steps: &Plan,
         to: Owner,
     ) -> Result<(), TransitionError> {
-        let enters = steps == ENTER;
-        if !enters && !steps::block(steps) {
+        let enters = steps.enters;
+        if !enters && !steps.blocks {
             // Nobody is kept from anything by these steps.
             return Ok(());
         }
@@ -239,9 +240,10 @@ impl<P: Platform> Lifecycle<P> {
                 drop(device);
                 // Bridges only forward. Who enters joins the host's devices; what is broken cannot come along, and
                 // waits for its repair.
-                let is_apart = match enters {
-                    true => matches!(owner, Owner::Host | Owner::Unowned),
-                    false => broken.is_some() && to.guest().is_none(),
+                let is_apart = if enters {
+                    matches!(owner, Owner::Host | Owner::Unowned)
+                } else {
+                    broken.is_some() && to.guest().is_none()
                 };
                 if known.behind.is_some() || is_apart {
                     continue;
@@ -277,10 +279,11 @@ impl<P: Platform> Lifecycle<P> {
     fn plan_resets(
         &self,
         work: &mut [Work<'_, P>],
+        claims: &Claims<'_, P>,
         change: &Change<'_, P>,
     ) -> Result<Claims<'_, P>, TransitionError> {
         let mut bystanders = Claims::with_room(self, 0)?;
-        if !steps::reset(change.steps) {
+        if !change.steps.resets {
             return Ok(bystanders);
         }
         for place in 0..work.len() {
@@ -299,8 +302,9 @@ impl<P: Platform> Lifecycle<P> {
             }
             work[place].reset = Some(scope);
             for other in scope::others(self, device, scope) {
-                let is_member = work.binary_search_by_key(&other, |member| member.address).is_ok();
-                if !is_member && bystanders.iter().all(|bystander| bystander.claim.address() != other) {
+                if !claims.have(other)
+                    && bystanders.iter().all(|bystander| bystander.claim.address() != other)
+                {
                     scope::claim_bystander(self, device, other, change.kind, &mut bystanders)?;
                 }
             }

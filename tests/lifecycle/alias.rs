@@ -16,7 +16,9 @@ const BEHIND: [&str; 2] = ["01:03.0", "01:04.0"];
 fn behind_a_bridge() -> Machine {
     let machine = empty();
     plug(&machine, "00:02.0", pci_bridge(0, 1));
-    BEHIND.iter().for_each(|address| plug(&machine, address, nic()));
+    for address in BEHIND {
+        plug(&machine, address, nic());
+    }
     assert!(machine.lock(at(BEHIND[0])).expect("known").requesters().contains(&at(ALIAS)));
     machine
 }

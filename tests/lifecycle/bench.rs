@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use pcidevs::address::Segment;
 use pcidevs::platform::{
-    Attachment, AttachmentKind, Binding, Call, Claimed, Facts, GroupId, Hardware, HookError, Platform,
+    Attachment, AttachmentKind, Binding, Call, Claimed, Facts, GroupId, Hardware, Hook, HookError, Platform,
     Refusal, Request, ResetKind, ResetScope, Simulated, Switch, Width,
 };
 use pcidevs::{DefaultLock, DomainId, Owner, Sbdf, Transition};
@@ -19,6 +19,7 @@ pub(crate) struct Bench {
     simulated: Arc<Simulated<u32>>,
     kept: Mutex<BTreeSet<Sbdf>>,
     things: Arc<Things>,
+    late: Mutex<Option<Hook>>,
 }
 
 impl Deref for Bench {
@@ -49,7 +50,19 @@ impl Bench {
     /// A machine that binds nothing.
     pub(crate) fn without_views() -> Self {
         let (simulated, kept, things) = (Arc::default(), Mutex::default(), Arc::default());
-        Self { simulated, kept, things }
+        Self { simulated, kept, things, late: Mutex::new(None) }
+    }
+
+    /// The next call of this hook (of the IOMMU) does its work and panics then.
+    pub(crate) fn panic_late(&self, hook: Hook) {
+        *locked(&self.late) = Some(hook);
+    }
+
+    fn late(&self, hook: Hook) {
+        if locked(&self.late).take_if(|late| *late == hook).is_some() {
+            // Not `panic!`, which would print.
+            std::panic::resume_unwind(Box::new("after its work"));
+        }
     }
 
     /// From now on the platform wants this device in quarantine when a guest gives it back.
@@ -243,15 +256,21 @@ impl Platform for Bench {
     }
 
     fn iommu_attach(&self, device: Sbdf, requester: Sbdf, owner: Owner) -> Result<(), HookError> {
-        self.simulated.iommu_attach(device, requester, owner)
+        let done = self.simulated.iommu_attach(device, requester, owner);
+        self.late(Hook::IommuAttach);
+        done
     }
 
     fn iommu_block(&self, device: Sbdf, requester: Sbdf) -> Result<(), HookError> {
-        self.simulated.iommu_block(device, requester)
+        let done = self.simulated.iommu_block(device, requester);
+        self.late(Hook::IommuBlock);
+        done
     }
 
     fn iommu_detach(&self, device: Sbdf, requester: Sbdf) -> Result<(), HookError> {
-        self.simulated.iommu_detach(device, requester)
+        let done = self.simulated.iommu_detach(device, requester);
+        self.late(Hook::IommuDetach);
+        done
     }
 
     fn iommu_flush(&self, device: Sbdf) -> Result<(), HookError> {

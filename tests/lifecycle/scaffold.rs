@@ -68,7 +68,9 @@ pub(crate) fn empty() -> Machine {
 /// A machine with endpoints at these addresses, with the host, at work, and two guests.
 pub(crate) fn machine(addresses: &[&str]) -> Machine {
     let machine = empty();
-    addresses.iter().for_each(|address| plug(&machine, address, nic()));
+    for address in addresses {
+        plug(&machine, address, nic());
+    }
     machine
 }
 
