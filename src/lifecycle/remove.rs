@@ -138,7 +138,8 @@ impl<P: Platform> Lifecycle<P> {
 
     /// The steps of leaving, undone if one fails; then the device at which it failed is broken.
     fn run_leave(&self, leavers: &[Leaver<'_, P>], span: &Span<'_, P>) -> Result<(), TransitionError> {
-        let mut work = Works::with_room(leavers.len())?;
+        let mut work = Works::new();
+        work.reserve(leavers.len())?;
         for leaver in leavers {
             work.extend(leaver.work());
         }

@@ -56,7 +56,8 @@ pub(super) struct Change<'a, P: Platform> {
 impl<P: Platform> Lifecycle<P> {
     pub(super) fn transfer(&self, set: &[Member], change: &Change<'_, P>) -> Result<(), TransitionError> {
         let span = Span::begin(self, change.kind);
-        let mut claims = Claims::with_room(self, set.len())?;
+        let mut claims = Claims::new(self);
+        claims.reserve(set.len())?;
         let order;
         let members = if let [_] = set {
             set
@@ -91,7 +92,8 @@ impl<P: Platform> Lifecycle<P> {
         change: &Change<'_, P>,
         span: &Span<'_, P>,
     ) -> Result<(), TransitionError> {
-        let mut work = Works::with_room(claims.len())?;
+        let mut work = Works::new();
+        work.reserve(claims.len())?;
         for Traveller { claim, to, .. } in claims.iter() {
             let taken = claim.with(|device, _| (device.known.clone(), core::mem::take(&mut device.bound)));
             let (known, bound) = taken?;
@@ -282,7 +284,7 @@ impl<P: Platform> Lifecycle<P> {
         claims: &Claims<'_, P>,
         change: &Change<'_, P>,
     ) -> Result<Claims<'_, P>, TransitionError> {
-        let mut bystanders = Claims::with_room(self, 0)?;
+        let mut bystanders = Claims::new(self);
         if !change.steps.resets {
             return Ok(bystanders);
         }

@@ -96,14 +96,14 @@ impl<D, L: RawLock> Registry<D, L> {
 
     /// From now on this guest takes no devices. Returns those it has; `None` if there is no such guest.
     pub(crate) fn condemn(&self, id: DomainId) -> Result<Option<Devices<D, L>>, NoMemory> {
-        let Some(domain) = self.core.owner(Owner::Guest(id)) else { return Ok(None) };
+        let Some(domain) = self.core.guest(id) else { return Ok(None) };
         domain.members.lock().dying = true;
         Devices::of(&domain).map(Some)
     }
 
     /// Whether the guest is known, and not being released.
     pub(crate) fn accepts_devices(&self, id: DomainId) -> Option<bool> {
-        let domain = self.core.owner(Owner::Guest(id))?;
+        let domain = self.core.guest(id)?;
         let members = domain.members.lock();
         Some(!members.dying && !members.closed)
     }
