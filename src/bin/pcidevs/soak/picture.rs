@@ -216,3 +216,28 @@ pub(crate) fn cut(text: &str, columns: usize) -> String {
     let kept: String = text.chars().take(columns.saturating_sub(1)).collect();
     format!("{}…", kept.trim_end())
 }
+
+#[cfg(test)]
+mod tests {
+    use pcidevs::topology::Machine;
+
+    use super::*;
+
+    #[test]
+    fn a_picture_fits_any_terminal() {
+        let recorded = Machine::bundled().expect("a recording");
+        let world = World::build(&recorded, 1, 0).expect("memory");
+        let picture = Picture::of(&world);
+        let lines = |room| picture.lines(room, false);
+        for (columns, rows) in [(79, 22), (79, 200), (119, 40), (60, 5), (20, 3), (1, 1), (0, 0)] {
+            let lines = lines((columns, rows));
+            assert!(lines.len() <= rows.max(2), "{} lines in {rows}", lines.len());
+            assert!(lines.iter().all(|line| line.chars().count() <= columns.max(1)), "{lines:#?}");
+        }
+        assert_eq!(lines((79, 60)).len(), 60, "the titles and all 59");
+        let few = lines((79, 22));
+        assert_eq!(few.last().map(String::as_str), Some("... and 39 more"));
+        assert!(few[1].starts_with("0000:00:01.0"), "host bridges have to stand back: {}", few[1]);
+        assert!(picture.sums().starts_with("59 host, 0 guests"), "{}", picture.sums());
+    }
+}
