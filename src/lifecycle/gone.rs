@@ -34,6 +34,9 @@ impl<P: Platform> Lifecycle<P> {
     }
 }
 
+/// A physical function whose virtual functions leave, and which of them left last.
+type LeavingPf<P> = (Departed<Device<P>, <P as Platform>::Lock>, Option<Sbdf>);
+
 /// Everything that is gone with one device. All of it leaves before the first hook is called for any of it: a hook
 /// that hangs hangs one device. Dropping this does what is left, since callbacks of holders may panic.
 struct Exodus<'a, P: Platform> {
@@ -41,7 +44,7 @@ struct Exodus<'a, P: Platform> {
     /// Names what is to be cleared up after it.
     number: u64,
     /// Whose virtual functions leave, and which of them left last.
-    pf: Option<(Departed<Device<P>, P::Lock>, Option<Sbdf>)>,
+    pf: Option<LeavingPf<P>>,
     /// From where, and to where, what is behind a bridge leaves.
     behind: Option<(Sbdf, Sbdf)>,
 }

@@ -203,6 +203,7 @@ impl<P: Platform> Claimed<P::Data> for Departed<Device<P>, P::Lock> {
 pub(super) type Works<'a, P> = Few<Work<'a, P>, 1>;
 
 /// One member of a transition.
+#[expect(clippy::struct_excessive_bools, reason = "each says one thing that a step found or did")]
 pub(super) struct Work<'a, P: Platform> {
     pub(super) hand: &'a dyn InHand<P::Data>,
     pub(super) address: Sbdf,
@@ -283,7 +284,7 @@ impl<'a, P: Platform> Work<'a, P> {
     /// Undoes an attachment, counted from the last.
     pub(super) fn undo_attachment(&mut self, place: usize) -> Result<(), HookError> {
         if let Some(entry) = self.bound.nth_from_last(place)
-            && entry.effect == Effect::InEffect
+            && entry.effect == Effect::On
         {
             entry.attachment.undo(self.hand, Hardware::Present)?;
             entry.effect = Effect::Undone;
@@ -296,7 +297,7 @@ impl<'a, P: Platform> Work<'a, P> {
             && entry.effect == Effect::Undone
         {
             entry.attachment.redo(self.hand)?;
-            entry.effect = Effect::InEffect;
+            entry.effect = Effect::On;
         }
         Ok(())
     }

@@ -15,6 +15,9 @@ use crate::refcount::{Busy, Holder, Occupied, Slot, WouldDeadlock};
 use crate::sync::RawLock;
 use crate::transition::Transition;
 
+/// What was settled of a device, the device, and what tells its holders.
+type Left<'a, R, D, L> = (R, Departed<D, L>, Farewell<'a, D, L>);
+
 /// A claim, and what its device was admitted with.
 type Claimed<R, D, L> = (Claim<D, L>, R);
 
@@ -74,7 +77,7 @@ impl<D, L: RawLock> Registry<D, L> {
         &self,
         address: Sbdf,
         settle: impl FnMut(&mut D, InHands) -> R,
-    ) -> Result<(R, Departed<D, L>, Farewell<'_, D, L>), GoneError> {
+    ) -> Result<Left<'_, R, D, L>, GoneError> {
         let slot = self.core.arena.find(address).ok_or(GoneError::NotFound(address))?;
         gone::depart(&self.core, slot, settle)?.ok_or(GoneError::NotFound(address))
     }
