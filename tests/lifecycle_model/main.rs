@@ -13,6 +13,12 @@
 //!
 //! `PROPTEST_CASES=100000 cargo test --release --test lifecycle_model` looks longer; the scripts are the same ones in
 //! every run. The fuzz target `lifecycle` plays scripts of its own finding.
+#![allow(
+    clippy::struct_excessive_bools,
+    clippy::unnecessary_box_returns,
+    clippy::format_collect,
+    reason = "the model is written to be read and shrunk, not to be fast"
+)]
 
 mod aftermath;
 mod attachments;

@@ -130,7 +130,7 @@ impl World {
                 // Nothing that is the guest's can be reset while the host has this.
                 Some(TransitionError::OthersInReset { other, owner: Owner::Host, .. }) => {
                     let place = self.plan().find(other);
-                    for place in place {
+                    if let Some(place) = place {
                         self.remove_at_the_end(place);
                     }
                 }
