@@ -17,6 +17,10 @@
     clippy::struct_excessive_bools,
     clippy::unnecessary_box_returns,
     clippy::format_collect,
+    clippy::type_complexity,
+    clippy::verbose_bit_mask,
+    clippy::semicolon_if_nothing_returned,
+    clippy::too_many_lines,
     reason = "the model is written to be read and shrunk, not to be fast"
 )]
 
