@@ -36,14 +36,14 @@ pub(super) struct Claims<'a, P: Platform> {
 }
 
 impl<'a, P: Platform> Claims<'a, P> {
-    /// None yet, with room for so many.
-    pub(super) fn with_room(lifecycle: &'a Lifecycle<P>, room: usize) -> Result<Self, NoMemory> {
-        Ok(Self { lifecycle, members: Few::with_room(room)?, staying: Vec::new() })
+    /// None yet.
+    pub(super) fn new(lifecycle: &'a Lifecycle<P>) -> Self {
+        Self { lifecycle, members: Few::new(), staying: Vec::new() }
     }
 
-    /// Makes room for one more.
-    pub(super) fn reserve(&mut self) -> Result<(), NoMemory> {
-        self.members.reserve()
+    /// Makes room for so many more.
+    pub(super) fn reserve(&mut self, more: usize) -> Result<(), NoMemory> {
+        self.members.reserve(more)
     }
 
     /// Takes a claim in. There is room.

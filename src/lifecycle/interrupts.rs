@@ -29,7 +29,8 @@ impl<P: Platform> Lifecycle<P> {
         steps: &'static Plan,
     ) -> Result<(), TransitionError> {
         let span = Span::begin(self, Transition::Interrupts);
-        let mut claims = Claims::with_room(self, 1)?;
+        let mut claims = Claims::new(self);
+        claims.reserve(1)?;
         let claimed = self.registry().claim(address, Transition::Interrupts, |device| {
             let device = device.data();
             if device.known.msix.is_none() {

@@ -30,17 +30,18 @@ impl<P: Platform> Lifecycle<P> {
     /// `OthersInReset` if it would reach a device of another owner that is not in quarantine.
     pub fn reset(&self, address: Sbdf, kind: ResetKind) -> Result<(), TransitionError> {
         let span = Span::begin(self, Transition::Reset);
-        let mut claims = Claims::with_room(self, 1)?;
+        let mut claims = Claims::new(self);
+        claims.reserve(1)?;
         let owner = self.claim_to_reset(address, None, &mut claims)?;
         let scope = guarded(|| self.platform().reset_scope(address, Transition::Reset))
             .map_err(|error| TransitionError::failed(address, Step::Reset.name(), error))?
             .unwrap_or(ResetScope::Function);
-        let mut bystanders = Claims::with_room(self, 0)?;
+        let mut bystanders = Claims::new(self);
         for other in scope::others(self, address, scope) {
             let is_same_owners = self.lock(other).is_ok_and(|device| device.owner() == owner);
             let is_bridge = self.lock(other).is_ok_and(|device| device.known.behind.is_some());
             if is_same_owners && !is_bridge {
-                claims.reserve()?;
+                claims.reserve(1)?;
                 self.claim_to_reset(other, Some(owner), &mut claims)?;
             } else {
                 scope::claim_bystander(self, address, other, Transition::Reset, &mut bystanders)?;
@@ -58,7 +59,8 @@ impl<P: Platform> Lifecycle<P> {
     /// The host has reset this device by itself: what its owner sees is made anew.
     pub fn report_reset(&self, address: Sbdf, kind: ResetKind) -> Result<(), TransitionError> {
         let span = Span::begin(self, Transition::Reset);
-        let mut claims = Claims::with_room(self, 1)?;
+        let mut claims = Claims::new(self);
+        claims.reserve(1)?;
         self.claim_to_reset(address, None, &mut claims)?;
         self.in_place(&claims, steps::AFTER_RESET, Rebind::Replace, &span, |member| {
             member.reset_kind = Some(kind);
@@ -99,7 +101,8 @@ impl<P: Platform> Lifecycle<P> {
         span: &Span<'_, P>,
         prepare: impl Fn(&mut Work<'_, P>),
     ) -> Result<(), TransitionError> {
-        let mut work = Works::with_room(claims.len())?;
+        let mut work = Works::new();
+        work.reserve(claims.len())?;
         for Traveller { claim, .. } in claims {
             let taken = claim.with(|device, _| {
                 (device.known.clone(), core::mem::take(&mut device.bound), device.condition.msix_table)

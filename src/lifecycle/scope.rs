@@ -77,7 +77,7 @@ pub(super) fn claim_bystander<P: Platform>(
     kind: Transition,
     bystanders: &mut Claims<'_, P>,
 ) -> Result<(), TransitionError> {
-    bystanders.reserve()?;
+    bystanders.reserve(1)?;
     let claimed = lifecycle.registry().claim(other, kind, |candidate| {
         if candidate.data().known.behind.is_some() {
             return Ok(None);

@@ -39,6 +39,9 @@ type Claimed<'a, P> = (Vec<GroupClaim<<P as Platform>::Lock>>, Claims<'a, P>);
 /// Where a device goes, or is to stay, or why not.
 type Destination = Result<Option<Owner>, TransitionError>;
 
+/// Where a claimed device goes, or why not.
+type Redirected = Result<Way, TransitionError>;
+
 /// What distinguishes one change of owner from another.
 pub(super) struct Change<'a, P: Platform> {
     pub(super) kind: Transition,
@@ -48,7 +51,7 @@ pub(super) struct Change<'a, P: Platform> {
     /// Looks at each device under its lock: where it goes, `None` if it stays as it is, or why not.
     pub(super) admit: &'a dyn Fn(&mut Admission<'_, P>, Sbdf) -> Destination,
     /// Where a claimed device goes, with what only the platform knows.
-    pub(super) redirect: &'a dyn Fn(&DeviceClaim<P>, Owner) -> Result<Way, TransitionError>,
+    pub(super) redirect: &'a dyn Fn(&DeviceClaim<P>, Owner) -> Redirected,
     /// What the device is afterwards. Nothing of it may change before.
     pub(super) settle: &'a dyn Fn(&mut Condition, Owner),
 }
@@ -56,7 +59,8 @@ pub(super) struct Change<'a, P: Platform> {
 impl<P: Platform> Lifecycle<P> {
     pub(super) fn transfer(&self, set: &[Member], change: &Change<'_, P>) -> Result<(), TransitionError> {
         let span = Span::begin(self, change.kind);
-        let mut claims = Claims::with_room(self, set.len())?;
+        let mut claims = Claims::new(self);
+        claims.reserve(set.len())?;
         let order;
         let members = if let [_] = set {
             set
@@ -92,7 +96,8 @@ impl<P: Platform> Lifecycle<P> {
         change: &Change<'_, P>,
         span: &Span<'_, P>,
     ) -> Result<(), TransitionError> {
-        let mut work = Works::with_room(claims.len())?;
+        let mut work = Works::new();
+        work.reserve(claims.len())?;
         for Traveller { claim, to, .. } in claims.iter() {
             let taken = claim.with(|device, _| (device.known.clone(), core::mem::take(&mut device.bound)));
             let (known, bound) = taken?;
@@ -283,7 +288,7 @@ impl<P: Platform> Lifecycle<P> {
         claims: &Claims<'_, P>,
         change: &Change<'_, P>,
     ) -> Result<Claims<'_, P>, TransitionError> {
-        let mut bystanders = Claims::with_room(self, 0)?;
+        let mut bystanders = Claims::new(self);
         if !change.steps.resets {
             return Ok(bystanders);
         }

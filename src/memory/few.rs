@@ -29,29 +29,26 @@ impl<T, const N: usize> Few<T, N> {
         Self { length: 0, place: [const { MaybeUninit::uninit() }; N], heap: Vec::new() }
     }
 
-    /// An empty list with room for this many.
-    pub(crate) fn with_room(length: usize) -> Result<Self, NoMemory> {
-        let mut few = Self::new();
-        if length > N {
-            few.heap.try_reserve_exact(length)?;
-        }
-        Ok(few)
-    }
-
     fn is_in_place(&self) -> bool {
         self.heap.capacity() == 0
     }
 
-    /// Makes room for one more.
-    pub(crate) fn reserve(&mut self) -> Result<(), NoMemory> {
+    /// Makes room for so many more.
+    ///
+    /// There is no constructor that does: moving the empty list out of it, with all of its place, cost more than
+    /// what it is for.
+    #[inline]
+    pub(crate) fn reserve(&mut self, more: usize) -> Result<(), NoMemory> {
+        if self.is_in_place() && self.length + more <= N { Ok(()) } else { self.reserve_on_heap(more) }
+    }
+
+    #[cold]
+    fn reserve_on_heap(&mut self, more: usize) -> Result<(), NoMemory> {
         if !self.is_in_place() {
-            return Ok(self.heap.try_reserve(1)?);
-        }
-        if self.length < N {
-            return Ok(());
+            return Ok(self.heap.try_reserve(more)?);
         }
         let mut heap = Vec::new();
-        heap.try_reserve(N + 1)?;
+        heap.try_reserve(self.length + more)?;
         // SAFETY: by the invariant; with the length at 0 and the values in `heap`, which has room, they have
         // moved.
         heap.extend(self.place.iter().take(self.length).map(|value| unsafe { value.assume_init_read() }));
@@ -151,7 +148,7 @@ mod tests {
     fn of(values: core::ops::Range<usize>) -> Few<Rc<usize>, 2> {
         let mut few = Few::new();
         for value in values {
-            few.reserve().expect("memory");
+            few.reserve(1).expect("memory");
             few.push(Rc::new(value));
         }
         few
@@ -170,7 +167,8 @@ mod tests {
 
     #[test]
     fn room_for_many_is_made_at_once() {
-        let mut few = Few::<usize, 2>::with_room(5).expect("memory");
+        let mut few = Few::<usize, 2>::new();
+        few.reserve(5).expect("memory");
         let capacity = few.heap.capacity();
         few.extend(0..5);
         assert_eq!((few.len(), few.heap.capacity()), (5, capacity));
@@ -192,15 +190,15 @@ mod tests {
     fn every_value_is_dropped_once() {
         for length in 0..6 {
             let witness = Rc::new(0);
-            let mut few = Few::<Rc<usize>, 2>::with_room(0).expect("memory");
+            let mut few = Few::<Rc<usize>, 2>::new();
             for _ in 0..length {
-                few.reserve().expect("memory");
+                few.reserve(1).expect("memory");
                 few.push(witness.clone());
             }
             assert_eq!(Rc::strong_count(&witness), length + 1);
             few.clear();
             assert_eq!((few.len(), Rc::strong_count(&witness)), (0, 1));
-            few.reserve().expect("memory");
+            few.reserve(1).expect("memory");
             few.push(witness.clone());
             drop(few);
             assert_eq!(Rc::strong_count(&witness), 1);

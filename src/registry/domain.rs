@@ -1,6 +1,7 @@
 //! Owners' lists, and guests: who has which devices, and at which addresses.
 
 use core::fmt;
+use core::ops::Deref;
 
 use super::AccessError;
 use super::binding::{Guest, Place, Record};
@@ -25,6 +26,26 @@ pub(super) struct DomainState<D, L: RawLock> {
     pub(super) members: Lock<Members<D, L>, L>,
     /// Written under the lock of `members`.
     pub(super) directory: Directory<Record<D>, L>,
+}
+
+/// An owner's state, for as long as somebody needs it.
+pub(super) enum OwnerState<'a, D, L: RawLock> {
+    /// The host's, and the others that are as old as the registry.
+    Always(&'a DomainState<D, L>),
+    /// A guest's, which may be destroyed meanwhile.
+    Guest(Shared<DomainState<D, L>>),
+}
+
+impl<D, L: RawLock> Deref for OwnerState<'_, D, L> {
+    type Target = DomainState<D, L>;
+
+    #[inline]
+    fn deref(&self) -> &DomainState<D, L> {
+        match self {
+            Self::Always(state) => state,
+            Self::Guest(state) => state,
+        }
+    }
 }
 
 /// What the list lock of an owner protects.

@@ -61,15 +61,15 @@ use crate::refcount::{self, Arena, Holder};
 use crate::sync::unexplored::AtomicU32;
 use crate::sync::{Lock, Ordering, RawLock, Site, weakened, with_default_lock};
 use binding::Record;
-use domain::DomainState;
+use domain::{DomainState, OwnerState};
 
 /// What a registry's handles share.
 struct Core<D, L: RawLock> {
     arena: Shared<Arena<Record<D>, L>>,
-    unowned: Shared<DomainState<D, L>>,
-    host: Shared<DomainState<D, L>>,
-    quarantine: Shared<DomainState<D, L>>,
-    hidden: Shared<DomainState<D, L>>,
+    unowned: DomainState<D, L>,
+    host: DomainState<D, L>,
+    quarantine: DomainState<D, L>,
+    hidden: DomainState<D, L>,
     /// The guests, by number.
     guests: Lock<Guests<D, L>, L>,
     /// Guests made so far.
@@ -81,12 +81,12 @@ type Guests<D, L> = Vec<(DomainId, Shared<DomainState<D, L>>)>;
 impl<D, L: RawLock> Core<D, L> {
     fn try_new() -> Result<Shared<Self>, NoMemory> {
         let arena = Arena::try_new()?;
-        let owner = |owner| Shared::try_new(DomainState::new(owner, 0, &arena));
+        let owner = |owner| DomainState::new(owner, 0, &arena);
         Shared::try_new(Self {
-            unowned: owner(Owner::Unowned)?,
-            host: owner(Owner::Host)?,
-            quarantine: owner(Owner::Quarantine)?,
-            hidden: owner(Owner::Hidden)?,
+            unowned: owner(Owner::Unowned),
+            host: owner(Owner::Host),
+            quarantine: owner(Owner::Quarantine),
+            hidden: owner(Owner::Hidden),
             guests: Lock::new(Vec::new()),
             lives: AtomicU32::new(0),
             arena,
@@ -105,18 +105,21 @@ impl<D, L: RawLock> Core<D, L> {
         }
     }
 
-    fn owner(&self, owner: Owner) -> Option<Shared<DomainState<D, L>>> {
-        match owner {
-            Owner::Unowned => Some(self.unowned.clone()),
-            Owner::Host => Some(self.host.clone()),
-            Owner::Quarantine => Some(self.quarantine.clone()),
-            Owner::Hidden => Some(self.hidden.clone()),
-            Owner::Guest(id) => {
-                let guests = self.guests.lock();
-                let place = guests.binary_search_by_key(&id, |(id, _)| *id).ok()?;
-                Some(guests[place].1.clone())
-            }
-        }
+    fn owner(&self, owner: Owner) -> Option<OwnerState<'_, D, L>> {
+        let always = match owner {
+            Owner::Unowned => &self.unowned,
+            Owner::Host => &self.host,
+            Owner::Quarantine => &self.quarantine,
+            Owner::Hidden => &self.hidden,
+            Owner::Guest(id) => return self.guest(id).map(OwnerState::Guest),
+        };
+        Some(OwnerState::Always(always))
+    }
+
+    fn guest(&self, id: DomainId) -> Option<Shared<DomainState<D, L>>> {
+        let guests = self.guests.lock();
+        let place = guests.binary_search_by_key(&id, |(id, _)| *id).ok()?;
+        Some(guests[place].1.clone())
     }
 }
 
@@ -216,12 +219,12 @@ impl<D, L: RawLock> Registry<D, L> {
 
     /// A guest that was made known, for its vCPU threads.
     pub fn domain(&self, id: DomainId) -> Option<Domain<D, L>> {
-        Some(Domain::new(self.core.owner(Owner::Guest(id))?, id))
+        Some(Domain::new(self.core.guest(id)?, id))
     }
 
     /// Forgets a guest that has no devices. From then on none can be moved to it.
     pub fn destroy_domain(&self, id: DomainId) -> Result<(), DestroyDomainError> {
-        let domain = self.core.owner(Owner::Guest(id)).ok_or(DestroyDomainError::NotFound(id))?;
+        let domain = self.core.guest(id).ok_or(DestroyDomainError::NotFound(id))?;
         let mut members = domain.members.lock();
         if members.closed && !weakened(Site::DestroyOnce) {
             return Err(DestroyDomainError::NotFound(id));

@@ -128,7 +128,8 @@ pub(super) fn move_devices<D, L: RawLock>(
         _ => MoveError::NoMemory(NoMemory),
     })?;
     let order = in_order(set)?;
-    let mut travellers = Few::<_, 1>::with_room(order.len())?;
+    let mut travellers = Few::<_, 1>::new();
+    travellers.reserve(order.len())?;
     for member in &order {
         travellers.extend(set_out(core, *member, to)?);
     }

@@ -18,7 +18,7 @@ use core::marker::PhantomData;
 use super::Core;
 use super::binding::{Binding, Move, Place, Record, Step};
 use super::claim::Claim;
-use super::domain::{CannotOccupy, DomainState, Members};
+use super::domain::{CannotOccupy, DomainState, Members, OwnerState};
 use super::moves::MoveError;
 use crate::Sbdf;
 use crate::memory::{Few, NoMemory, Shared};
@@ -83,16 +83,19 @@ pub(super) fn relocate<D, L: RawLock, E: From<MoveError>>(
     }
     // All memory first, but the names of the new assignments: those come with the marks, where undoing needs
     // none. From the last mark on nothing may fail for want of it.
-    let arrival = Arrival::reserve(target, &core.quarantine, travellers)?;
-    let moves = plan(travellers, &arrival, journey.has_steps()).map_err(MoveError::from)?;
-    let concerned = concerned(core, travellers).map_err(MoveError::from)?;
-    let lists = Few::with_room(concerned.len()).map_err(MoveError::from)?;
+    let mut arrival = Arrival::none(target, &core.quarantine, travellers);
+    arrival.reserve()?;
+    let moves = arrival.plan(journey.has_steps()).map_err(MoveError::from)?;
+    let mut concerned = Concerned::new();
+    add_concerned(core, &arrival, &mut concerned).map_err(MoveError::from)?;
+    let mut lists = Lists::new();
+    lists.reserve(concerned.len()).map_err(MoveError::from)?;
 
     let mut underway = Underway {
         travellers,
         moves,
         concerned: &concerned,
-        arrival,
+        arrival: &mut arrival,
         journey,
         arrived: false,
         error: PhantomData,
@@ -104,12 +107,12 @@ pub(super) fn relocate<D, L: RawLock, E: From<MoveError>>(
 }
 
 /// A set on its way. Dropping it settles every member: where it arrived, or where it was.
-struct Underway<'a, D, L: RawLock, E, J: Journey<E>> {
+struct Underway<'u, 'a, D, L: RawLock, E, J: Journey<E>> {
     travellers: &'a [Traveller<D, L>],
     moves: Shared<Move>,
-    concerned: &'a [Shared<DomainState<D, L>>],
-    arrival: Arrival<'a, D, L>,
-    journey: &'a mut J,
+    concerned: &'u [OwnerState<'a, D, L>],
+    arrival: &'u mut Arrival<'a, D, L>,
+    journey: &'u mut J,
     arrived: bool,
     error: PhantomData<fn() -> E>,
 }
@@ -119,8 +122,9 @@ const OWNERS: usize = 2;
 
 type List<'a, D, L> = (Owner, Guard<'a, Members<D, L>, L>);
 type Lists<'a, D, L> = Few<List<'a, D, L>, OWNERS>;
+type Concerned<'a, D, L> = Few<OwnerState<'a, D, L>, OWNERS>;
 
-impl<'a, D, L: RawLock, E, J: Journey<E>> Underway<'a, D, L, E, J> {
+impl<'u, D, L: RawLock, E, J: Journey<E>> Underway<'u, '_, D, L, E, J> {
     fn depart(&self) -> Result<(), MoveError> {
         self.travellers
             .iter()
@@ -129,8 +133,8 @@ impl<'a, D, L: RawLock, E, J: Journey<E>> Underway<'a, D, L, E, J> {
     }
 
     /// The instant of the move: every list it concerns is locked, and no member is gone.
-    fn commit(&mut self, mut lists: Lists<'a, D, L>) -> Result<(), MoveError> {
-        let lock_all = |lists: &mut Lists<'a, D, L>| {
+    fn commit(&mut self, mut lists: Lists<'u, D, L>) -> Result<(), MoveError> {
+        let lock_all = |lists: &mut Lists<'u, D, L>| {
             lists.extend(self.concerned.iter().map(|domain| (domain.owner, domain.members.lock())));
         };
         lock_all(&mut lists);
@@ -196,7 +200,7 @@ impl<'a, D, L: RawLock, E, J: Journey<E>> Underway<'a, D, L, E, J> {
         }
     }
 
-    fn domain(&self, owner: Owner) -> Option<&'a Shared<DomainState<D, L>>> {
+    fn domain(&self, owner: Owner) -> Option<&'u DomainState<D, L>> {
         let place = self.concerned.binary_search_by_key(&owner, |domain| domain.owner).ok()?;
         Some(&self.concerned[place])
     }
@@ -226,7 +230,7 @@ impl<'a, D, L: RawLock, E, J: Journey<E>> Underway<'a, D, L, E, J> {
     }
 }
 
-impl<D, L: RawLock, E, J: Journey<E>> Drop for Underway<'_, D, L, E, J> {
+impl<D, L: RawLock, E, J: Journey<E>> Drop for Underway<'_, '_, D, L, E, J> {
     fn drop(&mut self) {
         if !self.arrived {
             self.journey.undo();
@@ -262,20 +266,25 @@ struct Arrival<'a, D, L: RawLock> {
 }
 
 impl<'a, D, L: RawLock> Arrival<'a, D, L> {
-    fn reserve(
+    /// No room yet.
+    fn none(
         target: &'a DomainState<D, L>,
         refuge: &'a DomainState<D, L>,
         travellers: &'a [Traveller<D, L>],
-    ) -> Result<Self, MoveError> {
-        let addresses = Few::with_room(travellers.len())?;
-        let mut arrival = Self { target, refuge, travellers, room: [0; 2], addresses };
-        let diverted = travellers.iter().filter(|traveller| traveller.to != target.owner).count();
+    ) -> Self {
+        Self { target, refuge, travellers, room: [0; 2], addresses: Few::new() }
+    }
+
+    fn reserve(&mut self) -> Result<(), MoveError> {
+        let all = self.travellers.len();
+        self.addresses.reserve(all)?;
+        let diverted = self.travellers.iter().filter(|traveller| traveller.to != self.target.owner).count();
         if diverted > 0 {
-            refuge.members.lock().promise(diverted)?;
-            arrival.room[1] = diverted;
+            self.refuge.members.lock().promise(diverted)?;
+            self.room[1] = diverted;
         }
-        let occupied = arrival.occupy(&mut target.members.lock(), travellers.len() - diverted);
-        occupied.map(|()| arrival)
+        let target = self.target;
+        self.occupy(&mut target.members.lock(), all - diverted)
     }
 
     fn occupy(&mut self, members: &mut Members<D, L>, room: usize) -> Result<(), MoveError> {
@@ -301,6 +310,18 @@ impl<'a, D, L: RawLock> Arrival<'a, D, L> {
         }
         Ok(())
     }
+
+    /// The way of each member.
+    fn plan(&self, veiled: bool) -> Result<Shared<Move>, NoMemory> {
+        let mut members = Few::new();
+        members.reserve(self.travellers.len())?;
+        for (place, traveller) in self.travellers.iter().enumerate() {
+            let at = self.addresses.get(place).copied().flatten().unwrap_or_default();
+            let to = if traveller.to == self.target.owner { self.target } else { self.refuge };
+            members.push(Step { from: traveller.claim.from(), to: to.place(at) });
+        }
+        Shared::try_new(Move { committed: AtomicBool::new(false), veiled, members })
+    }
 }
 
 impl<D, L: RawLock> Drop for Arrival<'_, D, L> {
@@ -321,35 +342,22 @@ impl<D, L: RawLock> Drop for Arrival<'_, D, L> {
     }
 }
 
-fn plan<D, L: RawLock>(
-    travellers: &[Traveller<D, L>],
-    arrival: &Arrival<'_, D, L>,
-    veiled: bool,
-) -> Result<Shared<Move>, NoMemory> {
-    let mut members = Few::with_room(travellers.len())?;
-    for (place, traveller) in travellers.iter().enumerate() {
-        let at = arrival.addresses.get(place).copied().flatten().unwrap_or_default();
-        let to = if traveller.to == arrival.target.owner { arrival.target } else { arrival.refuge };
-        members.push(Step { from: traveller.claim.from(), to: to.place(at) });
-    }
-    Shared::try_new(Move { committed: AtomicBool::new(false), veiled, members })
-}
-
-/// The owners whose lists the move changes, in order. Each has a member, or a promise, so none is destroyed
+/// Adds the owners whose lists the move changes, in order. Each has a member, or a promise, so none is destroyed
 /// meanwhile.
-fn concerned<D, L: RawLock>(
-    core: &Core<D, L>,
-    travellers: &[Traveller<D, L>],
-) -> Result<Few<Shared<DomainState<D, L>>, OWNERS>, NoMemory> {
-    let mut concerned = Few::<Shared<DomainState<D, L>>, OWNERS>::new();
+fn add_concerned<'a, D, L: RawLock>(
+    core: &'a Core<D, L>,
+    arrival: &Arrival<'a, D, L>,
+    concerned: &mut Concerned<'a, D, L>,
+) -> Result<(), NoMemory> {
+    let Arrival { target, travellers, .. } = arrival;
     for owner in travellers.iter().flat_map(|traveller| [traveller.claim.from().owner(), traveller.to]) {
-        if let Err(place) = concerned.binary_search_by_key(&owner, |domain| domain.owner)
-            && let Some(domain) = core.owner(owner)
-        {
-            concerned.reserve()?;
+        let Err(place) = concerned.binary_search_by_key(&owner, |domain| domain.owner) else { continue };
+        let known = (owner == target.owner).then_some(OwnerState::Always(target));
+        if let Some(domain) = known.or_else(|| core.owner(owner)) {
+            concerned.reserve(1)?;
             concerned.push(domain);
             concerned[place..].rotate_right(1);
         }
     }
-    Ok(concerned)
+    Ok(())
 }

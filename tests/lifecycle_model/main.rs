@@ -30,7 +30,7 @@ use proptest::prelude::{Strategy, any};
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
 
 /// What is played in every run of the tests.
-const CASES: u32 = 400;
+const CASES: u32 = 120;
 /// The longest script.
 const LONGEST: usize = 60;
 
