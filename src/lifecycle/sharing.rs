@@ -6,13 +6,15 @@
 
 use alloc::vec::Vec;
 
-use super::Lifecycle;
+use super::{Lifecycle, LockedDevice};
+use super::claims::Claims;
 use super::error::TransitionError;
 use super::group::GroupClaim;
 use super::hand::Work;
+use super::known::Known;
 use super::steps::Plan;
 use crate::Sbdf;
-use crate::memory::NoMemory;
+use crate::memory::{NoMemory, Shared};
 use crate::owner::Owner;
 use crate::platform::Platform;
 use crate::refcount::{Busy, Holder};
@@ -21,13 +23,12 @@ use crate::transition::Transition;
 impl<P: Platform> Lifecycle<P> {
     /// Whether every device that shares a requester ID with a member comes along.
     ///
-    /// Bridges need not: they only forward. Who enters joins the host's devices. What is broken cannot come along,
-    /// and waits for its repair while the others leave their guest.
+    /// Bridges need not: they only forward. Who goes to the host joins the devices that are there. Who goes where
+    /// nothing reaches memory joins those that are there, and leaves a broken one behind, which cannot come along.
     pub(super) fn check_separable(
         &self,
         work: &[Work<'_, P>],
         plan: &Plan,
-        to: Owner,
     ) -> Result<(), TransitionError> {
         if !plan.enters && !plan.blocks {
             // These steps leave every requester ID as it is.
@@ -41,7 +42,7 @@ impl<P: Platform> Lifecycle<P> {
                 }
                 let inside = work.iter().filter(|other| other.known.requesters.contains(&id)).count();
                 if users > inside {
-                    self.check_sharers(work, member.address, id, users - inside, plan.enters, to)?;
+                    self.check_sharers(work, member, id, users - inside, plan.enters)?;
                 }
             }
         }
@@ -72,11 +73,10 @@ impl<P: Platform> Lifecycle<P> {
     fn check_sharers(
         &self,
         work: &[Work<'_, P>],
-        device: Sbdf,
+        member: &Work<'_, P>,
         id: Sbdf,
         counted: usize,
         enters: bool,
-        to: Owner,
     ) -> Result<(), TransitionError> {
         let mut met = 0;
         let mut next = Some(Sbdf::default());
@@ -90,21 +90,64 @@ impl<P: Platform> Lifecycle<P> {
                 continue;
             }
             met += 1;
-            let comes_apart = sharer.known.behind.is_some()
-                || if enters {
-                    matches!(sharer.owner(), Owner::Host | Owner::Unowned) && !sharer.is_claimed()
-                } else {
-                    sharer.broken().is_some() && to.guest().is_none()
-                };
-            if !comes_apart {
-                return Err(TransitionError::Inseparable { device, other });
+            let comes_apart = match member.to {
+                Owner::Host => matches!(sharer.owner(), Owner::Host | Owner::Unowned) && !sharer.is_claimed(),
+                Owner::Quarantine | Owner::Hidden => is_blocked(&sharer),
+                Owner::Guest(_) | Owner::Unowned => false,
+            };
+            if sharer.known.behind.is_none() && !comes_apart {
+                return Err(TransitionError::Inseparable { device: member.address, other });
             }
         }
         if met < counted && !enters {
             // One of them is on its way here, or away.
-            return Err(TransitionError::Busy(device, Busy::because(Holder::Transition(Transition::Add))));
+            return Err(TransitionError::Busy(member.address, Busy::because(Holder::Transition(Transition::Add))));
         }
         Ok(())
+    }
+
+    /// Members that share a requester ID go to one place: if one of them is sent to quarantine, all of them are.
+    pub(super) fn keep_together(&self, claims: &mut Claims<'_, P>, to: Owner) -> Result<(), TransitionError> {
+        if claims.iter().all(|member| member.to == to) {
+            return Ok(());
+        }
+        let mut sharers: Vec<(usize, Shared<Known<P::Lock>>)> = Vec::new();
+        for (place, member) in claims.iter().enumerate() {
+            let known = member.claim.with(|device, _| device.known.clone())?;
+            if known.requesters.iter().any(|id| self.users(*id) > 1) {
+                sharers.try_reserve(1).map_err(NoMemory::from)?;
+                sharers.push((place, known));
+            }
+        }
+        let diverted = |claims: &Claims<'_, P>, place: usize| claims[place].to != to;
+        loop {
+            let follows = |(place, known): &&(usize, Shared<Known<P::Lock>>)| {
+                let shares = |(_, other): &(usize, Shared<Known<P::Lock>>)| known.shares_requester(other);
+                let leads = |other: &(usize, _)| diverted(claims, other.0) && shares(other);
+                !diverted(claims, *place) && sharers.iter().any(leads)
+            };
+            let Some((place, _)) = sharers.iter().find(follows) else { return Ok(()) };
+            claims.divert(*place, Owner::Quarantine);
+        }
+    }
+
+    /// Whether somebody who shares a requester ID with this device cannot go to the host with it: broken, or kept from
+    /// reaching memory.
+    pub(super) fn has_blocked_sharer(&self, device: Sbdf, known: &Known<P::Lock>) -> bool {
+        if known.requesters.iter().all(|id| self.users(*id) <= 1) {
+            return false;
+        }
+        let mut next = Some(Sbdf::default());
+        while let Some(other) = next.and_then(|from| self.registry().next_device(from)) {
+            next = other.successor();
+            let is_blocked = |sharer: LockedDevice<'_, P>| {
+                sharer.known.behind.is_none() && sharer.known.shares_requester(known) && is_blocked(&sharer)
+            };
+            if other != device && self.lock(other).is_ok_and(is_blocked) {
+                return true;
+            }
+        }
+        false
     }
 
     /// Finds the entries that devices outside the set need too, and claims their groups so that the answer stays.
@@ -160,4 +203,9 @@ impl<P: Platform> Lifecycle<P> {
         }
         Ok(keeps)
     }
+}
+
+/// Whether a device reaches no memory, or ought not to.
+fn is_blocked<P: Platform>(device: &LockedDevice<'_, P>) -> bool {
+    device.broken().is_some() || matches!(device.owner(), Owner::Quarantine | Owner::Hidden)
 }
