@@ -67,6 +67,15 @@ pub(crate) fn load_to_write_ptr<T>(atomic: &AtomicPtr<T>, load: Ordering) -> *mu
     }
 }
 
+/// What an atomic holds now, for somebody who must not act on what it held a while ago.
+///
+/// A load on every machine there is: caches are coherent. The language promises less, and loom makes use of that, so
+/// under loom this is a read-modify-write, which sees the last value.
+#[inline]
+pub(crate) fn load_now_u64(atomic: &AtomicU64) -> u64 {
+    load_to_write_u64(atomic, Ordering::Relaxed)
+}
+
 /// Atomics that no interleaving is decided by: a thread's own mark, or a value some lock protects. loom would
 /// explore every access to them for nothing.
 pub(crate) mod unexplored {

@@ -5,9 +5,12 @@
 //! slots, the lists and the moves. `mutants` weakens that code site by site and expects a model to notice.
 #![cfg(loom)]
 
+pub mod machine;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use loom::cell::UnsafeCell;
 use pcidevs::{DomainId, Registry, Sbdf};
 
 /// Explores every interleaving of `model`, with at most `preemptions` of them forced where a bound is named.
@@ -32,6 +35,7 @@ pub fn explore(preemptions: Option<usize>, model: impl Fn() + Sync + Send + 'sta
 /// What a model's devices are made of: it counts its destructor's runs.
 ///
 /// The counter is the standard library's: loom must not explore it, it only observes.
+#[derive(Debug)]
 pub struct Device {
     destroyed: Arc<AtomicUsize>,
     /// A register, so that accesses read and write something under the device lock.
@@ -66,6 +70,32 @@ impl Destroyed {
     }
 }
 
+/// Memory of the embedder's that no lock of ours protects: only the order of references does. loom reports a
+/// race if that order does not hold.
+pub struct Unlocked(UnsafeCell<u32>);
+
+// SAFETY: none, on purpose: loom checks every access.
+unsafe impl Sync for Unlocked {}
+// SAFETY: as above.
+unsafe impl Send for Unlocked {}
+
+impl Unlocked {
+    /// Memory that holds this.
+    pub fn new(value: u32) -> Self {
+        Self(UnsafeCell::new(value))
+    }
+
+    /// Writes it.
+    pub fn set(&self, value: u32) {
+        self.0.with_mut(|place| unsafe { *place = value });
+    }
+
+    /// Reads it.
+    pub fn get(&self) -> u32 {
+        self.0.with(|place| unsafe { *place })
+    }
+}
+
 /// The first device's address.
 pub const ONE: Sbdf = Sbdf::from_u32(0);
 /// The second device's address, on the same bus.
@@ -73,6 +103,9 @@ pub const TWO: Sbdf = Sbdf::from_u32(0x8);
 
 /// The first guest.
 pub const GUEST: DomainId = DomainId::new(1);
+
+/// Another guest.
+pub const OTHER: DomainId = DomainId::new(2);
 
 /// A registry with one device at [`ONE`], whose register reads 1.
 pub fn one_device(destroyed: &Destroyed) -> Registry<Device> {

@@ -3,11 +3,10 @@
 
 use std::sync::Arc;
 
-use loom::cell::UnsafeCell;
 use loom::thread;
 use pcidevs::modelled::Shared;
 use pcidevs::{AddRefused, Holder, Registry, RemoveError};
-use pcidevs_loom::{Destroyed, ONE, TWO, explore, one_device};
+use pcidevs_loom::{Destroyed, ONE, TWO, Unlocked, explore, one_device};
 
 #[test]
 fn l1_read_of_one_device_while_its_neighbour_comes_and_goes() {
@@ -158,33 +157,12 @@ fn l15_a_handle_outlives_the_registry() {
     });
 }
 
-/// Memory of the embedder's that no lock of ours protects: only the order of references does. loom reports a
-/// race if that order does not hold.
-struct Unlocked(UnsafeCell<u32>);
-
-unsafe impl Sync for Unlocked {}
-unsafe impl Send for Unlocked {}
-
-impl Unlocked {
-    fn new() -> Arc<Self> {
-        Arc::new(Self(UnsafeCell::new(0)))
-    }
-
-    fn set(&self, value: u32) {
-        self.0.with_mut(|place| unsafe { *place = value });
-    }
-
-    fn get(&self) -> u32 {
-        self.0.with(|place| unsafe { *place })
-    }
-}
-
 #[test]
 fn r2_what_was_done_under_a_reference_happens_before_ok() {
     explore(None, || {
         let destroyed = Destroyed::none();
         let registry = Arc::new(one_device(&destroyed));
-        let work = Unlocked::new();
+        let work = Arc::new(Unlocked::new(0));
         let device = registry.get(ONE).expect("live");
         let user = {
             let work = work.clone();
@@ -206,7 +184,7 @@ fn r1_what_was_done_before_add_is_seen_by_who_gets() {
         let destroyed = Destroyed::none();
         let registry = Arc::new(one_device(&destroyed));
         registry.remove_device(ONE).expect("unused");
-        let work = Unlocked::new();
+        let work = Arc::new(Unlocked::new(0));
         let getter = {
             let (registry, work) = (registry.clone(), work.clone());
             thread::spawn(move || {
@@ -280,7 +258,7 @@ fn l15_the_last_share_of_memory_frees_after_every_other_use() {
     }
 
     explore(None, || {
-        let mine = Shared::try_new(Freed(Unlocked(UnsafeCell::new(1)))).expect("memory");
+        let mine = Shared::try_new(Freed(Unlocked::new(1))).expect("memory");
         let other = mine.clone();
         let user = thread::spawn(move || assert_eq!(other.0.get(), 1));
         drop(mine);

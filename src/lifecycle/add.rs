@@ -6,6 +6,7 @@ use core::cell::RefCell;
 use core::fmt;
 
 use super::Lifecycle;
+use super::claims::Way;
 use super::departure::{self, Departure};
 use super::device::{Bound, Condition, Device, Link, Links};
 use super::error::TransitionError;
@@ -64,6 +65,9 @@ impl<D> fmt::Display for AddDeviceError<D> {
 }
 
 impl<D> core::error::Error for AddDeviceError<D> {}
+
+/// The groups of a device that comes with others' requester IDs.
+type GroupClaims<P> = Vec<GroupClaim<<P as Platform>::Lock>>;
 
 /// Everything about a new device but its data.
 struct Prepared<P: Platform> {
@@ -127,7 +131,7 @@ impl<P: Platform> Lifecycle<P> {
             Err(reason) => return Err(AddDeviceError { data: newcomer.data.into_inner(), reason }),
         };
         let mut device = prepared.with_data(newcomer.data.into_inner());
-        device.bound.view = view;
+        device.bound = Bound::seen(view);
         span.report(address, None, Some(Owner::Host), None);
         self.publish(device, arriving, entered);
         Ok(())
@@ -160,9 +164,10 @@ impl<P: Platform> Lifecycle<P> {
         &self,
         newcomer: &Newcomer<P::Data>,
         known: &Shared<Known<P::Lock>>,
-    ) -> Result<(Binding<P::Data>, Vec<GroupClaim<P::Lock>>), TransitionError> {
+    ) -> Result<(Binding<P::Data>, GroupClaims<P>), TransitionError> {
         let mut work = [Work::new(newcomer, known.clone(), Bound::default(), Owner::Unowned, Owner::Host)];
         let groups = self.keep_shared(&mut work)?;
+        self.check_separable(&work, steps::ENTER, Owner::Host)?;
         self.check_groups(&work, &groups, steps::ENTER, Owner::Host)?;
         let mut transaction = Transaction::new(self.platform(), steps::ENTER, &mut work)?;
         match transaction.run() {
@@ -186,7 +191,7 @@ impl<P: Platform> Lifecycle<P> {
             .map_err(|error| TransitionError::failed(address, "ask for facts", error))?;
         let read = ask(address, || Read::new(self.platform(), address, &facts))??;
         let (links, inherited) = self.link(address, info)?;
-        let mut entered = Entered { lifecycle: self, address, group: None };
+        let mut entered = Entered { lifecycle: self, address, group: None, known: None };
         let known = {
             let mut topology = self.topology();
             topology.add(address, read.behind)?;
@@ -200,6 +205,7 @@ impl<P: Platform> Lifecycle<P> {
             Shared::try_new(read.complete(address, &facts, &self.topology(), group)?)?
         };
         self.make_entries(&known)?;
+        entered.known = Some(known.clone());
         if let Some(kept) = known.requesters.iter().find(|id| departure::is_kept(self, **id)) {
             return Err(TransitionError::Busy(*kept, Busy::because(Holder::DmaTeardown)));
         }
@@ -280,7 +286,7 @@ impl<P: Platform> Lifecycle<P> {
                     let whole = device.data().condition.broken.is_none();
                     Ok((adopts && whole).then_some(Owner::Host))
                 },
-                redirect: &|_, to| Ok(Some(to)),
+                redirect: &|_, to| Ok(Way::To(to)),
                 settle: &|_, _| {},
             },
         )
@@ -310,19 +316,23 @@ pub(super) struct Entered<'a, P: Platform> {
     lifecycle: &'a Lifecycle<P>,
     address: Sbdf,
     group: Option<Shared<Group<P::Lock>>>,
+    known: Option<Shared<Known<P::Lock>>>,
 }
 
 impl<P: Platform> Entered<'_, P> {
     /// The device is known: from now on its removal takes it out.
     fn keep(self) -> Sbdf {
         let mut this = core::mem::ManuallyDrop::new(self);
-        this.group = None;
+        (this.group, this.known) = (None, None);
         this.address
     }
 }
 
 impl<P: Platform> Drop for Entered<'_, P> {
     fn drop(&mut self) {
+        if let Some(known) = &self.known {
+            self.lifecycle.leave_entries(known);
+        }
         self.lifecycle.topology().remove(self.address);
         if let Some(group) = &self.group {
             group.leave(self.address);

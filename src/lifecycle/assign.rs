@@ -1,8 +1,8 @@
 //! Devices go to guests and come back.
 
 use super::Lifecycle;
-use super::claims::DeviceClaim;
-use super::device::{Condition, GiveBack};
+use super::claims::{DeviceClaim, Way};
+use super::device::Condition;
 use super::error::TransitionError;
 use super::group::{Group, Key};
 use super::registers;
@@ -48,8 +48,8 @@ impl<P: Platform> Lifecycle<P> {
                 steps: steps::assign(),
                 to,
                 admit: &|device, at| self.admit_to_guest(device, at).map(|()| Some(to)),
-                redirect: &|_, to| Ok(Some(to)),
-                settle: &|condition, _| (condition.give_back, condition.asked) = (GiveBack::No, false),
+                redirect: &|_, to| Ok(Way::To(to)),
+                settle: &|_, _| {},
             },
         )
     }
@@ -82,11 +82,9 @@ impl<P: Platform> Lifecycle<P> {
                 admit: &|device, at| admit_back(device, at, from),
                 redirect: &|claim, to| self.redirect_back(claim, to),
                 settle: &|condition, to| {
-                    condition.asked = false;
-                    if to == Owner::Host {
-                        (condition.sticky, condition.give_back) = (false, GiveBack::No);
-                    }
-                    condition.give_back.settle(true);
+                    // `give_back` takes it with the rest of its group.
+                    condition.to_give_back |= core::mem::take(&mut condition.will_wait);
+                    condition.sticky &= to != Owner::Host;
                 },
             },
         );
@@ -122,7 +120,7 @@ impl<P: Platform> Lifecycle<P> {
         }
         if owner == Owner::Host
             && let Some(msix) = data.known.msix
-            && registers::is_msix_masked(self.platform(), at, msix)
+            && ask(at, || registers::is_msix_masked(self.platform(), at, msix))?
         {
             return Err(TransitionError::MsixMasked(at));
         }
@@ -133,13 +131,13 @@ impl<P: Platform> Lifecycle<P> {
     }
 
     /// Where a device that could go to the host goes instead: to quarantine, to stay or to wait for its group.
-    fn redirect_back(&self, claim: &DeviceClaim<P>, to: Owner) -> Result<Option<Owner>, TransitionError> {
+    fn redirect_back(&self, claim: &DeviceClaim<P>, to: Owner) -> Result<Way, TransitionError> {
         let (at, from) = (claim.address(), claim.owner());
         if to != Owner::Host {
-            return Ok(Some(to));
+            return Ok(Way::To(to));
         }
         if from != Owner::Quarantine && ask(at, || self.platform().keeps_in_quarantine(at))? {
-            return Ok(Some(Owner::Quarantine));
+            return Ok(Way::To(Owner::Quarantine));
         }
         let group = claim.with(|device, _| device.known.group.clone())?;
         let waits = match group.as_deref() {
@@ -152,16 +150,10 @@ impl<P: Platform> Lifecycle<P> {
             _ => false,
         };
         if !waits {
-            return Ok(Some(Owner::Host));
+            return Ok(Way::To(Owner::Host));
         }
-        // `give_back` takes it with the rest of its group.
-        claim.with(|device, _| {
-            let give_back = &mut device.condition.give_back;
-            if *give_back == GiveBack::No {
-                *give_back = GiveBack::Asked;
-            }
-        })?;
-        Ok((from != Owner::Quarantine).then_some(Owner::Quarantine))
+        claim.with(|device, _| device.condition.will_wait = true)?;
+        Ok(if from == Owner::Quarantine { Way::Stays } else { Way::To(Owner::Quarantine) })
     }
 
     /// Gives what waits in this device's group back to the host, if nobody stands in the way.
@@ -191,13 +183,12 @@ impl<P: Platform> Lifecycle<P> {
                 steps: steps::MOVE,
                 to: Owner::Host,
                 admit: &|device, _| {
-                    let waits = device.data().is_deferred() && !device.is_removing();
+                    let condition = device.data().condition;
+                    let waits = condition.to_give_back && condition.broken.is_none() && !device.is_removing();
                     Ok((waits && device.owner() == Owner::Quarantine).then_some(Owner::Host))
                 },
-                redirect: &|_, to| Ok(Some(to)),
-                settle: &|condition: &mut Condition, _| {
-                    (condition.sticky, condition.give_back) = (false, GiveBack::No);
-                },
+                redirect: &|_, to| Ok(Way::To(to)),
+                settle: &|condition: &mut Condition, _| condition.sticky = false,
             },
         );
     }

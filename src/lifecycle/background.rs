@@ -43,7 +43,7 @@ impl Drop for Background {
         *stopped.lock().unwrap_or_else(PoisonError::into_inner) = true;
         changed.notify_all();
         if let Some(thread) = self.thread.take() {
-            // It panicked if a subscriber did, and the panic hook has told.
+            // If it panicked, the panic hook has told.
             let _ended = thread.join();
         }
     }

@@ -7,7 +7,8 @@ use alloc::vec::Vec;
 use core::ops::Deref;
 
 use super::Lifecycle;
-use super::device::Device;
+use super::device::{Condition, Device};
+use super::error::TransitionError;
 use crate::Sbdf;
 use crate::memory::{Few, NoMemory};
 use crate::owner::Owner;
@@ -17,11 +18,20 @@ use crate::registry::{Claim, Traveller};
 pub(super) type DeviceClaim<P> = Claim<Device<P>, <P as Platform>::Lock>;
 pub(super) type DeviceTraveller<P> = Traveller<Device<P>, <P as Platform>::Lock>;
 
+/// Where a claimed device goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// To this owner.
+    To(Owner),
+    /// It stays where it is, and is settled with the others if they arrive.
+    Stays,
+}
+
 /// Claimed devices, each with where it goes.
 pub(super) struct Claims<'a, P: Platform> {
     lifecycle: &'a Lifecycle<P>,
     members: Few<DeviceTraveller<P>, 1>,
-    /// Those that stay where they are after all, until it is known whether the rest succeeds.
+    /// Those that do not go anywhere.
     staying: Vec<DeviceClaim<P>>,
 }
 
@@ -42,18 +52,18 @@ impl<'a, P: Platform> Claims<'a, P> {
     }
 
     /// Sends each member elsewhere, or lets it stay where it is.
-    pub(super) fn redirect<E: From<NoMemory>>(
+    pub(super) fn redirect(
         &mut self,
-        redirect: impl Fn(&DeviceClaim<P>, Owner) -> Result<Option<Owner>, E>,
-    ) -> Result<(), E> {
+        redirect: impl Fn(&DeviceClaim<P>, Owner) -> Result<Way, TransitionError>,
+    ) -> Result<(), TransitionError> {
         let mut place = 0;
         while let Some(member) = self.members.get_mut(place) {
             match redirect(&member.claim, member.to)? {
-                Some(to) => {
+                Way::To(to) => {
                     member.to = to;
                     place += 1;
                 }
-                None => {
+                Way::Stays => {
                     self.staying.try_reserve(1).map_err(NoMemory::from)?;
                     self.staying.push(self.members.remove(place).claim);
                 }
@@ -62,11 +72,16 @@ impl<'a, P: Platform> Claims<'a, P> {
         Ok(())
     }
 
-    /// The transition succeeded: those that stay wait for their group, if they were asked to.
-    pub(super) fn stay(&self) {
+    /// Whether a device is one of them, on its way or staying.
+    pub(super) fn have(&self, device: Sbdf) -> bool {
+        self.members.binary_search_by_key(&device, |member| member.claim.address()).is_ok()
+            || self.staying.iter().any(|claim| claim.address() == device)
+    }
+
+    /// The others have arrived: those that stay are what the transition makes of them.
+    pub(super) fn settle(&self, settle: &dyn Fn(&mut Condition, Owner)) {
         for claim in &self.staying {
-            // This thread had the lock for the claim, so it does not hold it.
-            let _settled = claim.with(|device, _| device.condition.give_back.settle(true));
+            self.lifecycle.let_go(claim, |condition| settle(condition, claim.owner()));
         }
     }
 }
@@ -81,20 +96,27 @@ impl<P: Platform> Deref for Claims<'_, P> {
 
 impl<P: Platform> Drop for Claims<'_, P> {
     fn drop(&mut self) {
-        self.staying.iter().for_each(|claim| self.lifecycle.let_go(claim));
-        self.members.iter().for_each(|member| self.lifecycle.let_go(&member.claim));
+        for member in self.members.iter() {
+            self.lifecycle.let_go(&member.claim, |condition| condition.will_wait = false);
+        }
+        for claim in &self.staying {
+            self.lifecycle.let_go(claim, |condition| condition.will_wait = false);
+        }
     }
 }
 
 impl<P: Platform> Lifecycle<P> {
-    /// Releases a device with which nothing was done, and clears up after it if it has gone.
-    fn let_go(&self, claim: &DeviceClaim<P>) {
+    /// Releases a device that stays where it is, and clears up after it if it has gone.
+    fn let_go(&self, claim: &DeviceClaim<P>, settle: impl FnOnce(&mut Condition)) {
         if claim.is_released() {
             return;
         }
         let released = claim.release(|device, gone| {
-            device.condition.give_back.settle(false);
-            if gone { device.depart() } else { None }
+            if gone {
+                return device.depart();
+            }
+            settle(&mut device.condition);
+            None
         });
         if let Ok((Some(departure), Some(departed))) = released {
             self.clear_up(departure, departed, None);

@@ -7,7 +7,7 @@
 use alloc::boxed::Box;
 
 use super::Lifecycle;
-use super::device::{Bound, Device};
+use super::device::{Bound, Device, Effect};
 use super::known::Known;
 use super::transaction::guarded;
 use crate::Sbdf;
@@ -23,6 +23,8 @@ pub(super) struct Departure<P: Platform> {
     departed: Option<Departed<Device<P>, P::Lock>>,
     pub(super) bound: Bound<P::Data>,
     view: Option<Box<dyn Attachment<P::Data>>>,
+    /// The machine's maps have forgotten the device.
+    pub(super) left_maps: bool,
     /// The host has its MSI-X table.
     pub(super) msix_table: bool,
     /// How many requester IDs are cleared.
@@ -42,6 +44,7 @@ impl<P: Platform> Departure<P> {
             departed,
             bound,
             view,
+            left_maps: false,
             msix_table: false,
             cleared: 0,
             reserved: 0,
@@ -51,7 +54,8 @@ impl<P: Platform> Departure<P> {
     }
 
     /// One attempt at everything that is not done yet.
-    fn attempt(&mut self, platform: &P) -> Result<(), HookError> {
+    fn attempt(&mut self, lifecycle: &Lifecycle<P>) -> Result<(), HookError> {
+        let platform = lifecycle.platform();
         let Some(departed) = &self.departed else { return Ok(()) };
         let device = departed.address();
         let hand: &dyn Claimed<P::Data> = departed;
@@ -59,19 +63,22 @@ impl<P: Platform> Departure<P> {
             guarded(|| view.undo(hand, Hardware::Gone))?;
             self.view = None;
         }
-        while self.bound.undone < self.bound.len() {
-            let place = self.bound.undone;
-            if let Some(attachment) = self.bound.nth_from_last(place) {
-                guarded(|| attachment.undo(hand, Hardware::Gone))?;
+        for place in 0..self.bound.len() {
+            if let Some(entry) = self.bound.nth_from_last(place)
+                && entry.effect == Effect::InEffect
+            {
+                guarded(|| entry.attachment.undo(hand, Hardware::Gone))?;
+                entry.effect = Effect::Undone;
             }
-            self.bound.undone = place + 1;
         }
         if self.msix_table {
             guarded(|| platform.msix_release(device))?;
             self.msix_table = false;
         }
         while let Some(requester) = self.known.requesters.get(self.cleared) {
-            guarded(|| platform.iommu_detach(device, *requester))?;
+            if !lifecycle.is_needed(*requester) {
+                guarded(|| platform.iommu_detach(device, *requester))?;
+            }
             self.cleared += 1;
         }
         guarded(|| platform.iommu_flush(device))
@@ -159,9 +166,14 @@ impl<P: Platform> Lifecycle<P> {
     /// One attempt. Afterwards the departure is done, or waits for the next round.
     fn try_departure(&self, mut departure: Box<Departure<P>>) -> bool {
         (departure.reserved, departure.round) = (0, self.departures().numbers.load(Ordering::Relaxed));
-        let done = departure.attempt(self.platform());
+        let Some(address) = departure.departed.as_ref().map(Departed::address) else { return true };
+        if !departure.left_maps {
+            // Once: what the maps hold of the address when it is free is the next device's.
+            self.leave_maps(address, &departure.known);
+            departure.left_maps = true;
+        }
+        let done = departure.attempt(self);
         let Some(departed) = departure.departed.take() else { return true };
-        let address = departed.address();
         let freed = done.is_ok() && {
             self.forget(address, &departure.known);
             // A thread that holds the lock of the device that is gone keeps the address until it drops it.

@@ -45,8 +45,10 @@ pub(super) struct Condition {
     pub(super) broken: Option<HookError>,
     /// Deassigned, it goes to quarantine and not to the host.
     pub(super) sticky: bool,
-    /// Whether it goes back to the host with its group.
-    pub(super) give_back: GiveBack,
+    /// In quarantine until its group can go back to the host.
+    pub(super) to_give_back: bool,
+    /// The transition under way makes it [`to_give_back`](Self::to_give_back), if it succeeds.
+    pub(super) will_wait: bool,
     /// Hidden, and its configuration may be read only.
     pub(super) read_only: bool,
     /// The guest was asked to let it go; it may still answer.
@@ -57,27 +59,6 @@ pub(super) struct Condition {
     pub(super) node: Option<u32>,
     /// A physical function's "extended function" (ARI), which its virtual functions inherit.
     pub(super) extended_function: bool,
-}
-
-/// Whether a device goes back to the host with the rest of its IOMMU group.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum GiveBack {
-    /// Not unless it is deassigned.
-    #[default]
-    No,
-    /// If the transition that has it succeeds.
-    Asked,
-    /// It waits in quarantine until its group can.
-    Waits,
-}
-
-impl GiveBack {
-    /// The transition that asked has ended.
-    pub(super) fn settle(&mut self, succeeded: bool) {
-        if *self == Self::Asked {
-            *self = if succeeded { Self::Waits } else { Self::No };
-        }
-    }
 }
 
 impl<P: Platform> Device<P> {
@@ -108,7 +89,7 @@ impl<P: Platform> Device<P> {
 
     /// In quarantine until the last member of its IOMMU group has left its guest: the state "Deferred".
     pub fn is_deferred(&self) -> bool {
-        self.condition.give_back == GiveBack::Waits
+        self.condition.to_give_back
     }
 
     /// The NUMA node it is near.
@@ -167,33 +148,73 @@ impl<P: Platform> fmt::Debug for Device<P> {
 /// What the binding to the current owner set up, in order: what the owner sees first, then what was registered.
 pub(super) struct Bound<D> {
     /// What [`Platform::bind`] returned.
-    pub(super) view: Option<Box<dyn Attachment<D>>>,
-    pub(super) registered: Vec<Box<dyn Attachment<D>>>,
-    /// How many have been undone, counted from the last.
-    pub(super) undone: usize,
+    view: Option<Entry<D>>,
+    registered: Vec<Entry<D>>,
+    /// What another owner was to see, and could not be kept from seeing: the device is broken.
+    stuck: Option<Entry<D>>,
+}
+
+/// One attachment, and whether it is in effect.
+pub(super) struct Entry<D> {
+    pub(super) attachment: Box<dyn Attachment<D>>,
+    pub(super) effect: Effect,
+}
+
+/// Whether an attachment is in effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Effect {
+    InEffect,
+    /// The transition under way has undone it.
+    Undone,
+    /// An earlier transition has, and could not redo it: the device is broken.
+    UndoneBefore,
 }
 
 impl<D> Default for Bound<D> {
     fn default() -> Self {
-        Self { view: None, registered: Vec::new(), undone: 0 }
+        Self { view: None, registered: Vec::new(), stuck: None }
+    }
+}
+
+impl<D> Entry<D> {
+    fn new(attachment: Box<dyn Attachment<D>>) -> Self {
+        Self { attachment, effect: Effect::InEffect }
     }
 }
 
 impl<D> Bound<D> {
-    pub(super) fn len(&self) -> usize {
-        usize::from(self.view.is_some()) + self.registered.len()
+    /// A new binding: what its owner sees.
+    pub(super) fn seen(view: Option<Box<dyn Attachment<D>>>) -> Self {
+        Self { view: view.map(Entry::new), ..Self::default() }
     }
 
-    /// The attachment at this place, counted from the last registered: the order of undoing.
-    pub(super) fn nth_from_last(&mut self, place: usize) -> Option<&mut (dyn Attachment<D> + 'static)> {
-        match self.registered.len().checked_sub(place + 1) {
-            Some(place) => self.registered.get_mut(place).map(|attachment| &mut **attachment),
-            None => self.view.as_deref_mut(),
+    /// A transition begins: what an earlier one has undone it does not redo.
+    pub(super) fn begin(&mut self) {
+        let entries = self.view.iter_mut().chain(&mut self.registered).chain(&mut self.stuck);
+        for entry in entries.filter(|entry| entry.effect == Effect::Undone) {
+            entry.effect = Effect::UndoneBefore;
         }
     }
 
+    /// The old binding goes on, and with it what could not be undone of the new one.
+    pub(super) fn keep(&mut self, stuck: Option<Box<dyn Attachment<D>>>) {
+        if let Some(stuck) = stuck {
+            self.stuck = Some(Entry::new(stuck));
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        usize::from(self.view.is_some()) + self.registered.len() + usize::from(self.stuck.is_some())
+    }
+
+    /// The attachment at this place, counted from the last: the order of undoing.
+    pub(super) fn nth_from_last(&mut self, place: usize) -> Option<&mut Entry<D>> {
+        self.view.iter_mut().chain(&mut self.registered).chain(&mut self.stuck).nth_back(place)
+    }
+
     pub(super) fn kinds(&self) -> impl Iterator<Item = AttachmentKind> + '_ {
-        self.view.iter().chain(&self.registered).map(|attachment| attachment.kind())
+        let entries = self.view.iter().chain(&self.registered).chain(&self.stuck);
+        entries.map(|entry| entry.attachment.kind())
     }
 
     pub(super) fn has(&self, kind: AttachmentKind) -> bool {
@@ -265,7 +286,7 @@ impl<P: Platform> Locked<'_, Device<P>, P::Lock> {
         } else {
             match self.bound.registered.try_reserve(1) {
                 Ok(()) => {
-                    self.bound.registered.push(attachment);
+                    self.bound.registered.push(Entry::new(attachment));
                     return Ok(());
                 }
                 Err(error) => NoMemory::from(error).into(),
@@ -283,11 +304,9 @@ impl<P: Platform> Locked<'_, Device<P>, P::Lock> {
         if self.is_claimed() {
             return None;
         }
-        // Of a broken device the last may be undone, and counted as such.
-        let in_effect = self.bound.registered.len().checked_sub(self.bound.undone)?;
-        let registered = &mut self.bound.registered;
-        let place = registered[..in_effect].iter().rposition(|attachment| which(&**attachment))?;
-        Some(registered.remove(place))
+        let wanted = |entry: &Entry<_>| entry.effect == Effect::InEffect && which(&*entry.attachment);
+        let place = self.bound.registered.iter().rposition(wanted)?;
+        Some(self.bound.registered.remove(place).attachment)
     }
 
     /// Whether the device belongs to this owner and to no transition: what it set up for that owner is in effect.

@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 use super::Lifecycle;
 use super::error::TransitionError;
 use crate::Sbdf;
+use crate::memory::NoMemory;
 use crate::owner::{DomainId, Owner};
 use crate::platform::Platform;
 use crate::registry::{DestroyDomainError, Member, with_room};
@@ -12,8 +13,8 @@ use crate::registry::{DestroyDomainError, Member, with_room};
 impl<P: Platform> Lifecycle<P> {
     /// Takes all devices back from a guest that ends, and forgets it.
     ///
-    /// New assignments to it are refused from now on. Each device is tried once, those that share a requester ID
-    /// together; what fails stays on its list, and the first error is returned: release it again. A broken device that
+    /// New assignments to it are refused from now on. Each device is tried once, those that share a requester ID or a
+    /// reset together; what fails stays on its list, and the first error is returned: release it again. A broken device that
     /// may still reach the guest's memory keeps it from being released: its memory must not be freed before
     /// [`repair`](Self::repair).
     pub fn release_domain(&self, guest: DomainId) -> Result<(), TransitionError> {
@@ -26,11 +27,7 @@ impl<P: Platform> Lifecycle<P> {
             if !self.lock(address).is_ok_and(|device| device.owner() == from) {
                 continue;
             }
-            let released = match self.deassign(&[Member::new(address)], from) {
-                Err(TransitionError::Inseparable { .. }) => self.deassign_together(address, from),
-                released => released,
-            };
-            if let Err(error) = released {
+            if let Err(error) = self.deassign_with_ties(address, from) {
                 first.get_or_insert(error);
             }
         }
@@ -45,14 +42,28 @@ impl<P: Platform> Lifecycle<P> {
         }
     }
 
-    /// Takes back a device and all of its group that this guest has.
-    fn deassign_together(&self, address: Sbdf, from: Owner) -> Result<(), TransitionError> {
-        let members = self.group_of(address)?;
-        let mut set = with_room(members.len() + 1)?;
+    /// Takes back a device, and with it those of the same guest that it cannot leave without: which these are, the
+    /// refusal to take back the ones before them says.
+    fn deassign_with_ties(&self, address: Sbdf, from: Owner) -> Result<(), TransitionError> {
+        let mut set = with_room(1)?;
         set.push(Member::new(address));
-        let is_theirs = |at: &Sbdf| self.lock(*at).is_ok_and(|device| device.owner() == from);
-        set.extend(members.into_iter().filter(is_theirs).map(Member::new));
-        self.deassign(&set, from)
+        loop {
+            let refused = match self.deassign(&set, from) {
+                Ok(()) => return Ok(()),
+                Err(refused) => refused,
+            };
+            let (TransitionError::Inseparable { other, .. } | TransitionError::OthersInReset { other, .. }) =
+                refused
+            else {
+                return Err(refused);
+            };
+            let is_theirs = self.lock(other).is_ok_and(|device| device.owner() == from);
+            if !is_theirs || set.contains(&Member::new(other)) {
+                return Err(refused);
+            }
+            set.try_reserve(1).map_err(NoMemory::from)?;
+            set.push(Member::new(other));
+        }
     }
 
     /// The other members of a device's IOMMU group, bridges included, in address order; empty without a group.

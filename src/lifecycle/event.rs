@@ -14,6 +14,7 @@ use core::fmt;
 use super::Lifecycle;
 use super::error::TransitionError;
 use super::hand::Work;
+use super::transaction::guarded;
 use crate::Sbdf;
 use crate::memory::NoMemory;
 use crate::owner::Owner;
@@ -100,7 +101,7 @@ impl fmt::Display for Event<'_> {
     }
 }
 
-/// Called for every event, on the thread on which it happened, with no lock held.
+/// Called for every event, on the thread on which it happened, with no lock held. That it panics changes nothing.
 pub type Subscriber = Arc<dyn Fn(&Event<'_>) + Send + Sync>;
 
 /// Names a subscription, to end it.
@@ -157,7 +158,11 @@ impl<L: RawLock> Subscribers<L> {
         let mut next = 0;
         // One at a time, so that nothing is allocated and no lock is held while they run.
         while let Some((number, subscriber)) = self.from(next) {
-            subscriber(event);
+            // One that panics has told its panic hook, and is not in the way of the transition it was told of.
+            let _told = guarded(|| {
+                subscriber(event);
+                Ok(())
+            });
             next = number + 1;
         }
     }

@@ -26,6 +26,7 @@ impl<P: Platform> Lifecycle<P> {
 
     /// The maps forget a device that leaves. They are leaf locks.
     pub(super) fn leave_maps(&self, address: Sbdf, known: &Known<P::Lock>) {
+        self.leave_entries(known);
         self.topology().remove(address);
         if let Some(group) = &known.group {
             group.leave(address);
@@ -93,8 +94,11 @@ impl<P: Platform> Exodus<'_, P> {
     ) -> Result<(), TransitionError> {
         let lifecycle = self.lifecycle;
         let settle = |device: &mut Device<P>, in_hands| {
-            // While the address is certainly this device's: a transition that has it may free it at any time.
-            lifecycle.leave_maps(address, &device.known);
+            // Only while the address is certainly this device's: a transition that had it may have freed it already.
+            if let Some(departure) = &mut device.departure {
+                lifecycle.leave_maps(address, &departure.known);
+                departure.left_maps = true;
+            }
             let links = (device.links.bridge.take(), device.links.pf.take());
             let left = match in_hands {
                 InHands::Nobodys => device.depart(),

@@ -4,7 +4,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::cell::RefCell;
 
-use super::device::{Bound, Device, Link, Links};
+use super::device::{Bound, Device, Effect, Link, Links};
 use super::group::Group;
 use super::known::Known;
 use super::registers::Quiesced;
@@ -115,6 +115,7 @@ impl<'a, P: Platform> Leaver<'a, P> {
             let bound = core::mem::take(&mut device.bound);
             let mut work = Work::new(self, device.known.clone(), bound, owner, Owner::Unowned);
             work.msix_table = device.condition.msix_table;
+            work.was_broken = device.condition.broken.is_some();
             work
         })
     }
@@ -197,18 +198,20 @@ pub(super) struct Work<'a, P: Platform> {
     pub(super) to: Owner,
     /// What the old binding set up.
     pub(super) bound: Bound<P::Data>,
-    /// How many of it an earlier transition had undone, when it broke the device.
-    undone_before: usize,
     /// Requester IDs whose entries devices outside the set need too.
     pub(super) keeps: Vec<Sbdf>,
     /// What the new owner sees.
     pub(super) view: Option<Box<dyn Attachment<P::Data>>>,
-    pub(super) quiesced: Option<Quiesced>,
+    pub(super) quiesced: Quiesced,
+    /// Address translation services were on.
+    pub(super) had_ats: bool,
     /// The reset it is the first member of, if the transition resets.
     pub(super) reset: Option<ResetScope>,
     pub(super) reset_kind: Option<ResetKind>,
     /// The host has its MSI-X table.
     pub(super) msix_table: bool,
+    /// It was broken before: who knows what entries it has.
+    pub(super) was_broken: bool,
     /// Whether the host has the table since a step of this transition.
     pub(super) msix_mapped: Option<bool>,
     /// Under how many requester IDs it may reach the new owner.
@@ -225,24 +228,26 @@ impl<'a, P: Platform> Work<'a, P> {
     pub(super) fn new(
         hand: &'a dyn InHand<P::Data>,
         known: Shared<Known<P::Lock>>,
-        bound: Bound<P::Data>,
+        mut bound: Bound<P::Data>,
         from: Owner,
         to: Owner,
     ) -> Self {
+        bound.begin();
         Self {
             hand,
             address: hand.address(),
             known,
             from,
             to,
-            undone_before: bound.undone,
             bound,
             keeps: Vec::new(),
             view: None,
-            quiesced: None,
+            quiesced: Quiesced::default(),
+            had_ats: false,
             reset: None,
             reset_kind: None,
             msix_table: false,
+            was_broken: false,
             msix_mapped: None,
             attached: 0,
             reached: false,
@@ -252,10 +257,9 @@ impl<'a, P: Platform> Work<'a, P> {
     }
 
     /// Runs `step`, which reads and writes configuration space, under the device's lock.
-    pub(super) fn with_config<R>(&self, step: impl Fn(&Known<P::Lock>) -> R) -> Option<R> {
-        let mut result = None;
-        self.hand.with(&mut |_| result = Some(step(&self.known)));
-        result
+    pub(super) fn with_config(&mut self, mut step: impl FnMut(&Known<P::Lock>, &mut Quiesced)) {
+        let (known, quiesced) = (&*self.known, &mut self.quiesced);
+        self.hand.with(&mut |_| step(known, quiesced));
     }
 
     /// Whether it is a member of this group.
@@ -263,39 +267,44 @@ impl<'a, P: Platform> Work<'a, P> {
         self.known.group.as_ref().is_some_and(|own| own.key == group.key)
     }
 
-    /// How many attachments are in effect when the transition begins.
-    pub(super) fn attachments(&self) -> usize {
-        self.bound.len() - self.undone_before
-    }
-
-    /// Undoes an attachment, counted from the last that is in effect.
-    pub(super) fn undo_attachment(&mut self, item: usize) -> Result<(), HookError> {
-        let place = self.undone_before + item;
-        let Some(attachment) = self.bound.nth_from_last(place) else { return Ok(()) };
-        attachment.undo(self.hand, Hardware::Present)?;
-        self.bound.undone = place + 1;
-        Ok(())
-    }
-
-    pub(super) fn redo_attachment(&mut self, item: usize) -> Result<(), HookError> {
-        let place = self.undone_before + item;
-        if let Some(attachment) = self.bound.nth_from_last(place) {
-            attachment.redo(self.hand)?;
-            self.bound.undone = place;
+    /// Undoes an attachment, counted from the last.
+    pub(super) fn undo_attachment(&mut self, place: usize) -> Result<(), HookError> {
+        if let Some(entry) = self.bound.nth_from_last(place)
+            && entry.effect == Effect::InEffect
+        {
+            entry.attachment.undo(self.hand, Hardware::Present)?;
+            entry.effect = Effect::Undone;
         }
         Ok(())
     }
 
+    pub(super) fn redo_attachment(&mut self, place: usize) -> Result<(), HookError> {
+        if let Some(entry) = self.bound.nth_from_last(place)
+            && entry.effect == Effect::Undone
+        {
+            entry.attachment.redo(self.hand)?;
+            entry.effect = Effect::InEffect;
+        }
+        Ok(())
+    }
+
+    /// If it fails the view is still there: nobody knows what its owner sees.
     pub(super) fn undo_bind(&mut self) -> Result<(), HookError> {
-        match self.view.take() {
-            Some(mut view) => view.undo(self.hand, Hardware::Present),
-            None => Ok(()),
+        if let Some(view) = &mut self.view {
+            view.undo(self.hand, Hardware::Present)?;
         }
+        self.view = None;
+        Ok(())
+    }
+
+    /// Whether its requests may reach the new owner: it is attached there, or was and that is still cached.
+    pub(super) fn is_exposed(&self) -> bool {
+        self.attached > 0 || self.reached && self.unflushed
     }
 
     /// Whether the DMA of a broken device may still reach a guest that had it, or was to have it.
     pub(super) fn is_stranded(&self) -> bool {
-        let reached = self.to.guest().is_some() && (self.attached > 0 || self.reached && self.unflushed);
+        let reached = self.to.guest().is_some() && self.is_exposed();
         self.broken.is_some() && (self.from.guest().is_some() || reached)
     }
 

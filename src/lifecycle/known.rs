@@ -51,11 +51,6 @@ impl<L: crate::sync::RawLock> Known<L> {
         let on = |bus, devfn| Sbdf::new(at.segment(), bus, DevFn::from_bits(devfn));
         (range.secondary.number() > 0).then(|| (on(range.secondary, 0), on(range.subordinate, 0xff)))
     }
-
-    /// Whether one of its requester IDs is one of `other`'s as well.
-    pub(super) fn shares_requester(&self, other: &Self) -> bool {
-        self.requesters.iter().any(|requester| other.requesters.contains(requester))
-    }
 }
 
 /// A function's configuration space, as far as it is there.

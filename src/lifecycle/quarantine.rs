@@ -1,7 +1,7 @@
 //! Out of everyone's reach: quarantine, and hiding.
 
 use super::Lifecycle;
-use super::device::GiveBack;
+use super::claims::Way;
 use super::error::TransitionError;
 use super::steps;
 use super::transfer::Change;
@@ -21,10 +21,10 @@ pub enum Visibility {
 }
 
 impl<P: Platform> Lifecycle<P> {
-    /// Puts devices of the host, or of a guest, into quarantine: nobody's, with their DMA blocked. A guest that gets one later
-    /// gives it back to here, until it is [deassigned](Self::deassign) from `Quarantine`.
+    /// Puts devices of the host into quarantine: nobody's, with their DMA blocked. A guest that gets one later gives it
+    /// back to here, until it is [deassigned](Self::deassign) from `Quarantine`.
     pub fn quarantine(&self, set: &[Member]) -> Result<(), TransitionError> {
-        let quarantined = self.transfer(
+        self.transfer(
             set,
             &Change {
                 kind: Transition::Quarantine,
@@ -40,35 +40,18 @@ impl<P: Platform> Lifecycle<P> {
                         return Err(TransitionError::NotEndpoint(at));
                     }
                     match owner {
-                        Owner::Host | Owner::Unowned => Ok(Some(Owner::Quarantine)),
-                        Owner::Quarantine => Ok(None),
+                        Owner::Host | Owner::Unowned | Owner::Quarantine => Ok(Some(Owner::Quarantine)),
                         Owner::Hidden => Err(TransitionError::Hidden(at)),
                         owner @ Owner::Guest(_) => Err(TransitionError::Taken { device: at, owner }),
                     }
                 },
-                redirect: &|_, to| Ok(Some(to)),
-                settle: &|condition, _| (condition.sticky, condition.give_back) = (true, GiveBack::No),
+                redirect: &|claim, to| match claim.owner() {
+                    Owner::Quarantine => Ok(Way::Stays),
+                    _ => Ok(Way::To(to)),
+                },
+                settle: &|condition, _| (condition.sticky, condition.to_give_back) = (true, false),
             },
-        );
-        quarantined?;
-        for member in set {
-            self.stays_in_quarantine(member.address());
-        }
-        Ok(())
-    }
-
-    /// Marks a device that was in quarantine when its set was put there: not before, since the set could be refused.
-    fn stays_in_quarantine(&self, address: Sbdf) {
-        // Gone since.
-        let Ok(mut device) = self.lock(address) else { return };
-        match device.owner() {
-            Owner::Quarantine => {
-                (device.condition.sticky, device.condition.give_back) = (true, GiveBack::No);
-            }
-            // Assigned since: it comes back.
-            Owner::Guest(_) => device.condition.sticky = true,
-            _ => {}
-        }
+        )
     }
 
     /// Takes an unused device away from everyone, for good: what the hypervisor itself uses.
@@ -93,11 +76,10 @@ impl<P: Platform> Lifecycle<P> {
                         None => Ok(Some(Owner::Hidden)),
                     },
                 },
-                redirect: &|_, to| Ok(Some(to)),
+                redirect: &|_, to| Ok(Way::To(to)),
                 settle: &|condition, _| {
                     condition.read_only = visibility == Visibility::ReadOnly;
-                    // Nobody waits for it any more.
-                    (condition.sticky, condition.give_back) = (false, GiveBack::No);
+                    condition.sticky = false;
                 },
             },
         )

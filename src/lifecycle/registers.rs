@@ -16,52 +16,42 @@ const MSI_ENABLE: u32 = 1 << 0;
 const MSIX_FUNCTION_MASK: u32 = 1 << 14;
 const MSIX_ENABLE: u32 = 1 << 15;
 
-/// What the registers held before.
-#[derive(Clone, Copy, Debug)]
+/// What the registers held before they were changed, in the order of the changes.
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Quiesced {
-    command: u32,
-    msi: Option<(u16, u32)>,
-    msix: Option<(u16, u32)>,
-    ats_on: bool,
+    before: [Option<(u16, u32)>; 3],
 }
 
-impl Quiesced {
-    /// Whether address translation services were on.
-    pub(super) const fn has_ats_on(&self) -> bool {
-        self.ats_on
-    }
-}
-
-/// Masks MSI and MSI-X and switches bus mastering off. Under the device's lock.
-pub(super) fn quiesce<P: Platform>(platform: &P, at: Sbdf, known: &Known<P::Lock>) -> Quiesced {
-    let change = |offset: u16, change: fn(u32) -> u32| {
-        let before = platform.config_read(at, offset, Width::Word) & 0xffff;
-        if change(before) != before {
-            platform.config_write(at, offset, Width::Word, change(before));
+/// Switches MSI, MSI-X and bus mastering off. Under the device's lock. `quiesced` is right at any moment: an access
+/// may panic.
+///
+/// The function mask of MSI-X is left alone: it is the host's, and a device that nobody resets would keep it.
+pub(super) fn quiesce<P: Platform>(platform: &P, at: Sbdf, known: &Known<P::Lock>, quiesced: &mut Quiesced) {
+    let registers = [
+        (known.msi.map(|capability| capability + CONTROL), MSI_ENABLE),
+        (known.msix.map(|capability| capability + CONTROL), MSIX_ENABLE),
+        (Some(COMMAND), BUS_MASTER),
+    ];
+    for ((register, bit), before) in registers.into_iter().zip(&mut quiesced.before) {
+        let Some(register) = register else { continue };
+        let value = platform.config_read(at, register, Width::Word) & 0xffff;
+        if value & bit != 0 {
+            *before = Some((register, value));
+            platform.config_write(at, register, Width::Word, value & !bit);
         }
-        before
-    };
-    let msi = known.msi.map(|capability| {
-        let control = capability + CONTROL;
-        (control, change(control, |before| before & !MSI_ENABLE))
-    });
-    let msix = known.msix.map(|capability| {
-        let control = capability + CONTROL;
-        let masked = |before| if before & MSIX_ENABLE == 0 { before } else { before | MSIX_FUNCTION_MASK };
-        (control, change(control, masked))
-    });
-    let is_on =
-        |capability| platform.config_read(at, capability + ATS_CONTROL, Width::Word) & ATS_ENABLE != 0;
-    let ats_on = known.ats.is_some_and(is_on);
-    Quiesced { msi, msix, ats_on, command: change(COMMAND, |before| before & !BUS_MASTER) }
+    }
 }
 
-/// Writes back what the registers held.
-pub(super) fn resume<P: Platform>(platform: &P, at: Sbdf, before: Quiesced) {
-    platform.config_write(at, COMMAND, Width::Word, before.command);
-    for (offset, control) in before.msix.into_iter().chain(before.msi) {
-        platform.config_write(at, offset, Width::Word, control);
+/// Writes back what the registers held, the last change first.
+pub(super) fn resume<P: Platform>(platform: &P, at: Sbdf, quiesced: Quiesced) {
+    for (register, value) in quiesced.before.into_iter().rev().flatten() {
+        platform.config_write(at, register, Width::Word, value);
     }
+}
+
+/// Whether address translation services are on. Under the device's lock.
+pub(super) fn is_ats_on<P: Platform>(platform: &P, at: Sbdf, ats: u16) -> bool {
+    platform.config_read(at, ats + ATS_CONTROL, Width::Word) & ATS_ENABLE != 0
 }
 
 /// Switches bus mastering off. Under the device's lock.

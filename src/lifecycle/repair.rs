@@ -5,6 +5,7 @@
 //! that the DMA is blocked.
 
 use super::Lifecycle;
+use super::claims::Way;
 use super::error::TransitionError;
 use super::event::What;
 use super::registers;
@@ -35,42 +36,41 @@ impl<P: Platform> Lifecycle<P> {
                     Some(_) => Ok(Some(Owner::Quarantine)),
                     None => Err(TransitionError::NotBroken(at)),
                 },
-                redirect: &|_, to| Ok(Some(to)),
-                settle: &|condition, _| {
-                    (condition.broken, condition.asked) = (None, false);
-                },
+                redirect: &|_, to| Ok(Way::To(to)),
+                settle: &|condition, _| condition.broken = None,
             },
         );
         match repaired {
             Err(TransitionError::Failed(failure)) if failure.error == HookError::NOT_BLOCKED => {
                 Err(TransitionError::DmaNotBlocked(address))
             }
-            repaired => {
+            Ok(()) => {
                 // Its group may have waited for it.
                 self.give_back(address);
-                repaired
+                Ok(())
             }
+            failed => failed,
         }
     }
 
     /// An invalidation of the device's translations timed out: they are switched off, and if a guest owns the device
     /// it is broken and the guest is stopped.
     pub fn report_flush_timeout(&self, address: Sbdf) -> Result<(), TransitionError> {
-        // Kept while its translations are switched off, or gone.
-        let handle = self.get(address);
         let mut device = self.lock(address).map_err(|error| TransitionError::of_access(address, error))?;
         let (owner, has_ats) = (device.owner(), device.known.ats.is_some());
         if owner.guest().is_some() {
             device.condition.broken.get_or_insert(FLUSH_TIMED_OUT);
             device.strand();
         }
+        // While its translations are switched off, also while its removal is pending.
+        let kept = device.keep_unnamed();
         drop(device);
         let off = if has_ats { guarded(|| self.platform().set_ats(address, Switch::Off)) } else { Ok(()) };
         if let Some(guest) = owner.guest() {
             self.report(address, What::Broken(FLUSH_TIMED_OUT));
             self.stop_guest(guest, address, FLUSH_TIMED_OUT);
         }
-        drop(handle);
+        drop(kept);
         off.map_err(|error| TransitionError::failed(address, "switch ATS off", error))
     }
 

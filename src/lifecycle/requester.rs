@@ -10,7 +10,7 @@ use crate::address::Segment;
 use crate::memory::NoMemory;
 use crate::platform::Platform;
 use crate::refcount::SideTable;
-use crate::sync::unexplored::{AtomicBool, AtomicU64};
+use crate::sync::unexplored::{AtomicBool, AtomicU32, AtomicU64};
 use crate::sync::{Ordering, RawLock};
 
 /// Faults closer together than this count as many, in nanoseconds.
@@ -21,8 +21,10 @@ pub(super) const MOST_FAULTS: u32 = 10;
 /// One requester ID.
 pub(super) struct Requester {
     id: Sbdf,
-    /// The function it stands for: itself, or the real function of a phantom.
+    /// The function it stands for, itself or the real function of a phantom; `NOBODY` if no such device is known.
     function: AtomicU64,
+    /// How many devices have it, those that are being added included.
+    users: AtomicU32,
     /// Count in the upper 8 bits, the time of the last in the lower 56.
     faults: AtomicU64,
     /// How many events of this address there have been.
@@ -35,6 +37,9 @@ pub(super) struct Requester {
 
 const COUNT_SHIFT: u32 = 56;
 const TIME: u64 = (1 << COUNT_SHIFT) - 1;
+
+/// No function.
+const NOBODY: u64 = u64::MAX;
 
 fn pack(function: Sbdf) -> u64 {
     u64::from(function.segment().number()) << 16 | u64::from(function.bdf())
@@ -49,7 +54,8 @@ impl Requester {
     pub(super) fn new(id: Sbdf) -> Self {
         Self {
             id,
-            function: AtomicU64::new(pack(id)),
+            function: AtomicU64::new(NOBODY),
+            users: AtomicU32::new(0),
             faults: AtomicU64::new(0),
             events: AtomicU64::new(0),
             queued: AtomicBool::new(false),
@@ -100,8 +106,16 @@ impl<L: RawLock> Requesters<L> {
     }
 
     /// The function that a requester ID stands for.
-    fn function(&self, id: Sbdf) -> Sbdf {
-        self.find(id).map_or(id, |requester| unpack(requester.function.load(Ordering::Relaxed)))
+    fn function(&self, id: Sbdf) -> Option<Sbdf> {
+        let function = self.find(id)?.function.load(Ordering::Relaxed);
+        (function != NOBODY).then(|| unpack(function))
+    }
+
+    /// How many devices have a requester ID.
+    fn users(&self, id: Sbdf) -> u32 {
+        // What makes one of two devices that come at once see the other: each counts itself, and then looks, under
+        // the other's lock, at whether that one is claimed; a claim is taken under that lock before this look.
+        self.find(id).map_or(0, |requester| requester.users.load(Ordering::Relaxed))
     }
 
     /// Queues a requester, once.
@@ -143,32 +157,54 @@ impl<P: Platform> Lifecycle<P> {
     /// The function that a requester ID stands for: itself, or the real function of a phantom. `None` if no device
     /// is known there.
     pub fn real_function(&self, requester: Sbdf) -> Option<Sbdf> {
-        let function = self.requesters().function(requester);
-        self.requesters().find(requester).map(|_| function)
+        self.requesters().function(requester)
     }
 
-    /// Makes the entries of a new device's IDs.
+    /// Makes the entries of a new device's IDs, and counts it among their users.
     pub(super) fn make_entries(&self, known: &Known<P::Lock>) -> Result<(), NoMemory> {
-        known.requesters.iter().try_for_each(|id| self.requesters().find_or_make(*id).map(drop))
+        known.requesters.iter().try_for_each(|id| self.requesters().find_or_make(*id).map(drop))?;
+        for requester in known.requesters.iter().filter_map(|id| self.requesters().find(*id)) {
+            requester.users.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(())
     }
 
-    /// From now on the device's phantom functions stand for it.
+    /// The device is none of their users any more.
+    pub(super) fn leave_entries(&self, known: &Known<P::Lock>) {
+        for requester in known.requesters.iter().filter_map(|id| self.requesters().find(*id)) {
+            requester.users.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// How many devices have a requester ID, those that are being added included.
+    pub(super) fn users(&self, requester: Sbdf) -> usize {
+        self.requesters().users(requester) as usize
+    }
+
+    /// From now on the device's own ID and its phantom functions stand for it.
     pub(super) fn remember(&self, device: Sbdf, known: &Known<P::Lock>) {
-        for id in known.phantoms(device) {
-            if let Some(requester) = self.requesters().find(id) {
-                requester.function.store(pack(device), Ordering::Relaxed);
-            }
+        self.stand_for(device, known, NOBODY, pack(device));
+        if let Some(requester) = self.requesters().find(device) {
+            // It is there itself, whatever had it for a phantom.
+            requester.function.store(pack(device), Ordering::Relaxed);
         }
     }
 
-    /// They stand for themselves again.
+    /// They stand for nobody.
     pub(super) fn forget(&self, device: Sbdf, known: &Known<P::Lock>) {
-        for id in known.phantoms(device) {
+        self.stand_for(device, known, pack(device), NOBODY);
+        self.forget_faults(device);
+    }
+
+    /// Whatever of the device's IDs stood for the one stands for the other.
+    fn stand_for(&self, device: Sbdf, known: &Known<P::Lock>, before: u64, after: u64) {
+        for id in core::iter::once(device).chain(known.phantoms(device)) {
             if let Some(requester) = self.requesters().find(id) {
-                requester.function.store(pack(id), Ordering::Relaxed);
+                // It stands for another device: that one's it stays.
+                let (success, failure) = (Ordering::Relaxed, Ordering::Relaxed);
+                let _stays = requester.function.compare_exchange(before, after, success, failure);
             }
         }
-        self.forget_faults(device);
     }
 
     pub(super) fn forget_faults(&self, device: Sbdf) {

@@ -30,13 +30,12 @@ impl<P: Platform> Lifecycle<P> {
     /// `OthersInReset` if it would reach a device of another owner that is not in quarantine.
     pub fn reset(&self, address: Sbdf, kind: ResetKind) -> Result<(), TransitionError> {
         let span = Span::begin(self, Transition::Reset);
-        self.lock(address).map_err(|error| TransitionError::of_access(address, error)).map(drop)?;
-        let scope = guarded(|| self.platform().reset_scope(address, Transition::Reset))
-            .map_err(|error| TransitionError::failed(address, Step::Reset.name(), error))?
-            .unwrap_or(ResetScope::Function);
         let mut claims = Claims::new(self);
         claims.reserve(1)?;
         let owner = self.claim_to_reset(address, None, &mut claims)?;
+        let scope = guarded(|| self.platform().reset_scope(address, Transition::Reset))
+            .map_err(|error| TransitionError::failed(address, Step::Reset.name(), error))?
+            .unwrap_or(ResetScope::Function);
         let mut bystanders = Claims::new(self);
         for other in scope::others(self, address, scope) {
             let is_same_owners = self.lock(other).is_ok_and(|device| device.owner() == owner);

@@ -10,12 +10,103 @@ use super::Lifecycle;
 use super::error::TransitionError;
 use super::group::GroupClaim;
 use super::hand::Work;
+use super::steps::Plan;
 use crate::Sbdf;
 use crate::memory::NoMemory;
 use crate::owner::Owner;
 use crate::platform::Platform;
+use crate::refcount::{Busy, Holder};
+use crate::transition::Transition;
 
 impl<P: Platform> Lifecycle<P> {
+    /// Whether every device that shares a requester ID with a member comes along.
+    ///
+    /// Bridges need not: they only forward. Who enters joins the host's devices. What is broken cannot come along,
+    /// and waits for its repair while the others leave their guest.
+    pub(super) fn check_separable(
+        &self,
+        work: &[Work<'_, P>],
+        plan: &Plan,
+        to: Owner,
+    ) -> Result<(), TransitionError> {
+        if !plan.enters && !plan.blocks {
+            // These steps leave every requester ID as it is.
+            return Ok(());
+        }
+        for member in work {
+            for id in member.known.requesters.iter().copied() {
+                let users = self.users(id);
+                if users <= 1 {
+                    continue;
+                }
+                let inside = work.iter().filter(|other| other.known.requesters.contains(&id)).count();
+                if users > inside {
+                    self.check_sharers(work, member.address, id, users - inside, plan.enters, to)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a device, none of a set, needs the entry of this ID. Allocates nothing.
+    pub(super) fn is_needed(&self, id: Sbdf) -> bool {
+        let users = self.users(id);
+        let mut met = 0;
+        let mut next = Some(Sbdf::default()).filter(|_| users > 0);
+        while let Some(other) = next.and_then(|from| self.registry().next_device(from)) {
+            next = other.successor();
+            let Ok(sharer) = self.registry().lock(other) else { continue };
+            if sharer.known.requesters.contains(&id) {
+                // What has no owner has no entries.
+                if sharer.owner() != Owner::Unowned {
+                    return true;
+                }
+                met += 1;
+            }
+        }
+        // Or one that is on its way here.
+        met < users
+    }
+
+    /// Looks at those outside the set that have this ID; so many are counted.
+    fn check_sharers(
+        &self,
+        work: &[Work<'_, P>],
+        device: Sbdf,
+        id: Sbdf,
+        counted: usize,
+        enters: bool,
+        to: Owner,
+    ) -> Result<(), TransitionError> {
+        let mut met = 0;
+        let mut next = Some(Sbdf::default());
+        while let Some(other) = next.and_then(|from| self.registry().next_device(from)) {
+            next = other.successor();
+            if work.iter().any(|member| member.address == other) {
+                continue;
+            }
+            let Ok(sharer) = self.registry().lock(other) else { continue };
+            if !sharer.known.requesters.contains(&id) {
+                continue;
+            }
+            met += 1;
+            let comes_apart = sharer.known.behind.is_some()
+                || if enters {
+                    matches!(sharer.owner(), Owner::Host | Owner::Unowned) && !sharer.is_claimed()
+                } else {
+                    sharer.broken().is_some() && to.guest().is_none()
+                };
+            if !comes_apart {
+                return Err(TransitionError::Inseparable { device, other });
+            }
+        }
+        if met < counted && !enters {
+            // One of them is on its way here, or away.
+            return Err(TransitionError::Busy(device, Busy::because(Holder::Transition(Transition::Add))));
+        }
+        Ok(())
+    }
+
     /// Finds the entries that devices outside the set need too, and claims their groups so that the answer stays.
     pub(super) fn keep_shared(
         &self,

@@ -6,6 +6,7 @@
 
 use super::hand::Work;
 use super::registers;
+use crate::Sbdf;
 use crate::owner::Owner;
 use crate::platform::{HookError, Platform, Switch};
 use crate::sync::{Site, weakened};
@@ -15,13 +16,13 @@ use crate::sync::{Site, weakened};
 pub(super) enum Step {
     /// The old owner's attachments end, the last first; its vPCI last of all.
     Unbind,
-    /// MSI is masked and bus mastering switched off.
+    /// MSI and bus mastering are switched off.
     Quiesce,
     /// The last of its requests are answered.
     AwaitIdle,
     /// Address translation services are off.
     AtsOff,
-    /// Address translation services are on again, after a reset, if they were before.
+    /// Address translation services are on again, if they were, after a reset.
     AtsOn,
     /// Its requests reach nobody, under any requester ID.
     Block,
@@ -86,7 +87,7 @@ impl Plan {
 
     /// At least as many as there are items for this device; see [`Step::items`].
     pub(super) fn most_items<P: Platform>(&self, work: &Work<'_, P>) -> usize {
-        self.steps.len() + self.per_requester * work.known.requesters.len() + work.attachments()
+        self.steps.len() + self.per_requester * work.known.requesters.len() + work.bound.len()
     }
 }
 
@@ -154,7 +155,7 @@ impl Step {
     pub(super) const fn name(self) -> &'static str {
         match self {
             Unbind => "undo attachment",
-            Quiesce => "mask MSI and switch bus mastering off",
+            Quiesce => "switch MSI and bus mastering off",
             AwaitIdle => "await pending transactions",
             AtsOff => "switch ATS off",
             AtsOn => "switch ATS on",
@@ -173,10 +174,10 @@ impl Step {
     /// How many items the step has for this device. The same number before and after it was run.
     pub(super) fn items<P: Platform>(self, work: &Work<'_, P>) -> usize {
         match self {
-            Unbind => work.attachments(),
+            Unbind => work.bound.len(),
             AtsOff | AtsOn => usize::from(work.known.ats.is_some()),
             // What never had an owner has no entries.
-            Detach if work.from == Owner::Unowned => 0,
+            Detach if work.from == Owner::Unowned && !work.was_broken => 0,
             Block | Detach => work.known.requesters.len(),
             ReleaseMsix => usize::from(work.msix_table),
             // Without an owner to attach to there is nothing to do: blocked it is already.
@@ -198,12 +199,21 @@ impl Step {
         match (self, requester) {
             (Unbind, _) => work.undo_attachment(item),
             (Quiesce, _) => {
-                work.quiesced = work.with_config(|known| registers::quiesce(platform, at, known));
+                work.with_config(|known, quiesced| {
+                    registers::quiesce(platform, at, known, quiesced);
+                });
                 Ok(())
             }
             (AwaitIdle, _) => platform.await_idle(at),
-            (AtsOff, _) => platform.set_ats(at, Switch::Off),
-            (AtsOn, _) => ats_as_before(platform, work),
+            (AtsOff, _) => {
+                let mut on = false;
+                work.with_config(|known, _| {
+                    on = known.ats.is_some_and(|ats| registers::is_ats_on(platform, at, ats));
+                });
+                work.had_ats = on;
+                platform.set_ats(at, Switch::Off)
+            }
+            (AtsOn, _) => restore_ats(platform, work),
             (Block, Some(requester)) => platform.iommu_block(at, requester),
             (Detach, Some(requester)) if work.keeps.contains(&requester) => Ok(()),
             (Detach, Some(requester)) => platform.iommu_detach(at, requester),
@@ -239,6 +249,28 @@ impl Step {
         }
     }
 
+    /// The requester ID whose entry in the IOMMU an item changes.
+    pub(super) fn entry<P: Platform>(self, work: &Work<'_, P>, item: usize) -> Option<Sbdf> {
+        let changes = matches!(self, Block | Detach | Attach);
+        work.known.requesters.get(item).copied().filter(|_| changes)
+    }
+
+    /// Brings back what an entry in the IOMMU was before this step.
+    pub(super) fn restore<P: Platform>(
+        self,
+        platform: &P,
+        work: &Work<'_, P>,
+        requester: Sbdf,
+    ) -> Result<(), HookError> {
+        let at = work.address;
+        match (self, work.from) {
+            (Detach, _) | (Attach, Owner::Unowned) if work.keeps.contains(&requester) => Ok(()),
+            (_, Owner::Unowned) => platform.iommu_detach(at, requester),
+            (Block | Detach, owner) if has_tables(owner) => platform.iommu_attach(at, requester, owner),
+            _ => platform.iommu_block(at, requester),
+        }
+    }
+
     /// Undoes one item.
     pub(super) fn undo<P: Platform>(
         self,
@@ -248,27 +280,18 @@ impl Step {
     ) -> Result<(), HookError> {
         let (at, requester) = (work.address, work.known.requesters.get(item).copied());
         match (self, requester) {
+            // Whoever had it must not reach the memory of whoever was to have it: it stays quiet, and unseen.
+            (Unbind | Quiesce, _) if work.is_exposed() => Ok(()),
             (Unbind, _) => work.redo_attachment(item),
             (Quiesce, _) => {
-                let before = work.quiesced.take();
-                if let Some(before) = before {
-                    work.with_config(|_| registers::resume(platform, at, before));
-                }
+                let before = core::mem::take(&mut work.quiesced);
+                work.with_config(|_, _| registers::resume(platform, at, before));
                 Ok(())
             }
-            (AtsOff, _) => ats_as_before(platform, work),
-            (Detach, Some(requester)) if work.keeps.contains(&requester) => Ok(()),
-            (Block | Detach, Some(requester)) => match work.from {
-                owner if has_tables(owner) => platform.iommu_attach(at, requester, owner),
-                Owner::Unowned => platform.iommu_detach(at, requester),
-                _ => platform.iommu_block(at, requester),
-            },
+            (AtsOff, _) => restore_ats(platform, work),
+            (Block | Detach, Some(requester)) => self.restore(platform, work, requester),
             (Attach, Some(requester)) => {
-                let undone = match work.from {
-                    Owner::Unowned if work.keeps.contains(&requester) => Ok(()),
-                    Owner::Unowned => platform.iommu_detach(at, requester),
-                    _ => platform.iommu_block(at, requester),
-                };
+                let undone = self.restore(platform, work, requester);
                 if undone.is_ok() {
                     work.attached -= 1;
                 }
@@ -297,16 +320,13 @@ impl Step {
 
     /// Whether an item that panicked is undone as if it had been done: then it is not known what it did.
     pub(super) const fn is_undone_after_panic(self) -> bool {
-        matches!(self, Attach | Block | Detach)
+        matches!(self, Attach | Block | Detach | Quiesce)
     }
 }
 
-/// Switches ATS on if it was before the transition.
-fn ats_as_before<P: Platform>(platform: &P, work: &Work<'_, P>) -> Result<(), HookError> {
-    match &work.quiesced {
-        Some(before) if before.has_ats_on() => platform.set_ats(work.address, Switch::On),
-        _ => Ok(()),
-    }
+/// Switches address translation services on if they were.
+fn restore_ats<P: Platform>(platform: &P, work: &Work<'_, P>) -> Result<(), HookError> {
+    if work.had_ats { platform.set_ats(work.address, Switch::On) } else { Ok(()) }
 }
 
 /// Gives the host the MSI-X table, or takes it back.

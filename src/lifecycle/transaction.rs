@@ -106,20 +106,44 @@ impl<'t, 'a, P: Platform> Transaction<'t, 'a, P> {
     }
 
     /// Undoes what was run, in reverse. Errors are kept, their devices are broken, and the rest is undone all the
-    /// same. What is gone is left alone.
+    /// same. What is gone is left alone, but for entries of the IOMMU that others have as well.
     pub(super) fn roll_back(&mut self) {
         while let Some((step, item)) = self.step_back() {
             let Some(work) = self.work.get_mut(self.at.member) else { continue };
-            if work.hand.is_gone() {
+            let entry = step.entry(work, item);
+            let undone = if !work.hand.is_gone() {
+                guarded(|| step.undo(self.platform, work, item)).map_err(|error| (work.address, error))
+            } else if let Some(entry) = entry {
+                self.restore_for_others(step, entry)
+            } else {
                 continue;
-            }
-            if let Err(error) = guarded(|| step.undo(self.platform, work, item)) {
-                work.broken.get_or_insert(error);
-                // INVARIANT: there is room for one error an item.
-                debug_assert!(self.errors.len() < self.errors.capacity(), "room for every error");
-                self.errors.push(UndoError { device: work.address, step: step.name(), error });
+            };
+            if let Err((device, error)) = undone {
+                self.blame(step, entry, device, error);
             }
         }
+    }
+
+    /// An undo failed: its device is broken, and with it every other one that has the same entry in the IOMMU.
+    fn blame(&mut self, step: Step, entry: Option<Sbdf>, device: Sbdf, error: HookError) {
+        for work in self.work.iter_mut() {
+            let has_entry = entry.is_some_and(|entry| work.known.requesters.contains(&entry));
+            if work.address == device || has_entry {
+                work.broken.get_or_insert(error);
+                // It has the entry that is still attached, whoever's item that was.
+                work.attached += usize::from(step == Step::Attach && work.address != device);
+            }
+        }
+        // INVARIANT: there is room for one error an item.
+        debug_assert!(self.errors.len() < self.errors.capacity(), "room for every error");
+        self.errors.push(UndoError { device, step: step.name(), error });
+    }
+
+    /// Undoes a step at an entry of a device that is gone, if another member has it too and is still there.
+    fn restore_for_others(&self, step: Step, entry: Sbdf) -> Result<(), (Sbdf, HookError)> {
+        let has_it = |work: &&Work<'_, P>| !work.hand.is_gone() && work.known.requesters.contains(&entry);
+        let Some(other) = self.work.iter().find(has_it) else { return Ok(()) };
+        guarded(|| step.restore(self.platform, other, entry)).map_err(|error| (other.address, error))
     }
 
     /// The item before the current one; `None` at the beginning.
@@ -160,6 +184,10 @@ impl<'t, 'a, P: Platform> Transaction<'t, 'a, P> {
 }
 
 impl<P: Platform> Journey<TransitionError> for Transaction<'_, '_, P> {
+    fn has_steps(&self) -> bool {
+        true
+    }
+
     fn steps(&mut self) -> Result<(), TransitionError> {
         self.run()
     }
@@ -179,14 +207,15 @@ pub(super) fn guarded<R>(hook: impl FnOnce() -> Result<R, HookError>) -> Result<
 }
 
 /// Calls hooks; a panic is a failure. Without `std` there is nothing to catch a panic with: it unwinds through the
-/// transaction, which undoes itself on the way, or ends the machine.
+/// transaction, which undoes itself on the way, or ends the machine. In a model nothing is caught either: there a
+/// panic is the model's verdict, or the model checker taking its threads down.
 fn caught<R, E: From<HookError>>(hooks: impl FnOnce() -> Result<R, E>) -> Result<R, E> {
-    #[cfg(feature = "std")]
+    #[cfg(all(feature = "std", not(loom)))]
     {
         std::panic::catch_unwind(std::panic::AssertUnwindSafe(hooks))
             .unwrap_or(Err(HookError::PANICKED.into()))
     }
-    #[cfg(not(feature = "std"))]
+    #[cfg(not(all(feature = "std", not(loom))))]
     hooks()
 }
 

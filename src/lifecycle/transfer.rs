@@ -15,8 +15,8 @@
 use alloc::vec::Vec;
 
 use super::Lifecycle;
-use super::claims::{Claims, DeviceClaim, DeviceTraveller};
-use super::device::{Condition, Device};
+use super::claims::{Claims, DeviceClaim, Way};
+use super::device::{Bound, Condition, Device};
 use super::error::TransitionError;
 use super::event::Span;
 use super::group::{GroupClaim, Key};
@@ -47,9 +47,9 @@ pub(super) struct Change<'a, P: Platform> {
     pub(super) to: Owner,
     /// Looks at each device under its lock: where it goes, `None` if it stays as it is, or why not.
     pub(super) admit: &'a dyn Fn(&mut Admission<'_, P>, Sbdf) -> Destination,
-    /// Where a claimed device goes, with what only the platform knows; `None` if it stays after all.
-    pub(super) redirect: &'a dyn Fn(&DeviceClaim<P>, Owner) -> Destination,
-    /// What the device is afterwards.
+    /// Where a claimed device goes, with what only the platform knows.
+    pub(super) redirect: &'a dyn Fn(&DeviceClaim<P>, Owner) -> Result<Way, TransitionError>,
+    /// What the device is afterwards. Nothing of it may change before.
     pub(super) settle: &'a dyn Fn(&mut Condition, Owner),
 }
 
@@ -81,25 +81,25 @@ impl<P: Platform> Lifecycle<P> {
         if !claims.is_empty() {
             self.carry_out(&claims, change, &span)?;
         }
-        claims.stay();
+        claims.settle(change.settle);
         Ok(())
     }
 
     /// The transition of devices that are claimed. Releases the claims.
     fn carry_out(
         &self,
-        travellers: &[DeviceTraveller<P>],
+        claims: &Claims<'_, P>,
         change: &Change<'_, P>,
         span: &Span<'_, P>,
     ) -> Result<(), TransitionError> {
         let mut work = Works::new();
-        work.reserve(travellers.len())?;
-        for Traveller { claim, to, .. } in travellers {
+        work.reserve(claims.len())?;
+        for Traveller { claim, to, .. } in claims.iter() {
             let taken = claim.with(|device, _| (device.known.clone(), core::mem::take(&mut device.bound)));
             let (known, bound) = taken?;
             work.push(Work::new(claim, known, bound, claim.owner(), *to));
         }
-        let (groups, bystanders) = match self.check(&mut work, change) {
+        let (groups, bystanders) = match self.check(&mut work, claims, change) {
             Ok(claimed) => claimed,
             Err(error) => {
                 for member in work.iter() {
@@ -109,12 +109,12 @@ impl<P: Platform> Lifecycle<P> {
             }
         };
         let mut transaction = Transaction::new(self.platform(), change.steps, &mut work)?;
-        let result = self.registry().relocate(travellers, change.to, &mut transaction);
+        let result = self.registry().relocate(claims, change.to, &mut transaction);
         let result = result.map_err(|error| transaction.explain(error));
         for member in &*transaction.work {
             span.ended(member, result.as_ref().err());
         }
-        for (member, traveller) in transaction.work.iter_mut().zip(travellers) {
+        for (member, traveller) in transaction.work.iter_mut().zip(claims.iter()) {
             self.release(&traveller.claim, member, result.is_ok(), change.settle);
         }
         drop((bystanders, groups));
@@ -143,9 +143,11 @@ impl<P: Platform> Lifecycle<P> {
     fn check(
         &self,
         work: &mut [Work<'_, P>],
+        claims: &Claims<'_, P>,
         change: &Change<'_, P>,
     ) -> Result<Claimed<'_, P>, TransitionError> {
         let groups = Self::claim_groups(work)?;
+        self.check_separable(work, change.steps, change.to)?;
         self.check_groups(work, &groups, change.steps, change.to)?;
         if change.steps.enters {
             self.find_shared(work)?;
@@ -153,7 +155,7 @@ impl<P: Platform> Lifecycle<P> {
         for member in work.iter() {
             self.check_policy(change.kind, member)?;
         }
-        let bystanders = self.plan_resets(work, change)?;
+        let bystanders = self.plan_resets(work, claims, change)?;
         Ok((groups, bystanders))
     }
 
@@ -166,21 +168,27 @@ impl<P: Platform> Lifecycle<P> {
         settle: &dyn Fn(&mut Condition, Owner),
     ) {
         let (old, view) = (core::mem::take(&mut work.bound), work.view.take());
-        let (broken, to) = (work.broken, work.to);
+        let (broken, from, to) = (work.broken, work.from, work.to);
         let mut rest = Some((old, view));
         let released = claim.release(|device, gone| {
             if gone {
                 return device.depart();
             }
-            if let Some((old, view)) = rest.take() {
+            if let Some((mut old, view)) = rest.take() {
                 if moved {
-                    device.bound.view = view;
+                    device.bound = Bound::seen(view);
+                    if from != to {
+                        // The question was its old owner's, and its group waits for it in quarantine only.
+                        device.condition.asked = false;
+                        device.condition.to_give_back &= to == Owner::Quarantine;
+                    }
                     settle(&mut device.condition, to);
                     rest = Some((old, None));
                 } else {
+                    old.keep(view);
                     device.bound = old;
                     device.condition.broken = device.condition.broken.or(broken);
-                    device.condition.give_back.settle(false);
+                    device.condition.will_wait = false;
                 }
             }
             None
@@ -234,15 +242,13 @@ impl<P: Platform> Lifecycle<P> {
                 drop(device);
                 // Bridges only forward. Who enters joins the host's devices; what is broken cannot come along, and
                 // waits for its repair.
-                let is_apart = match enters {
-                    true => matches!(owner, Owner::Host | Owner::Unowned),
-                    false => broken.is_some() && to.guest().is_none(),
+                let is_apart = if enters {
+                    matches!(owner, Owner::Host | Owner::Unowned)
+                } else {
+                    broken.is_some() && to.guest().is_none()
                 };
                 if known.behind.is_some() || is_apart {
                     continue;
-                }
-                if let Some(twin) = work.iter().find(|member| member.known.shares_requester(&known)) {
-                    return Err(TransitionError::Inseparable { device: twin.address, other });
                 }
                 let allowed = match owner {
                     Owner::Guest(_) => to == owner,
@@ -275,6 +281,7 @@ impl<P: Platform> Lifecycle<P> {
     fn plan_resets(
         &self,
         work: &mut [Work<'_, P>],
+        claims: &Claims<'_, P>,
         change: &Change<'_, P>,
     ) -> Result<Claims<'_, P>, TransitionError> {
         let mut bystanders = Claims::new(self);
@@ -297,8 +304,9 @@ impl<P: Platform> Lifecycle<P> {
             }
             work[place].reset = Some(scope);
             for other in scope::others(self, device, scope) {
-                let is_member = work.binary_search_by_key(&other, |member| member.address).is_ok();
-                if !is_member && bystanders.iter().all(|bystander| bystander.claim.address() != other) {
+                if !claims.have(other)
+                    && bystanders.iter().all(|bystander| bystander.claim.address() != other)
+                {
                     scope::claim_bystander(self, device, other, change.kind, &mut bystanders)?;
                 }
             }

@@ -13,6 +13,9 @@ use crate::platform::Platform;
 use crate::refcount::Holder;
 use crate::registry::Member;
 
+/// Who keeps the device while the guest is being asked.
+const ASKING: Holder = Holder::Named("unplug request");
+
 /// What became of the question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Unplug {
@@ -32,8 +35,8 @@ impl<P: Platform> Lifecycle<P> {
         let Owner::Guest(guest) = owner else {
             return Err(TransitionError::NotOwned { device: address, owner });
         };
-        // While the hook runs, and also while a removal is pending: to ask is how one gets the guest to let go.
-        let _kept = device.keep(Holder::Named("unplug request"))?;
+        // Not `get`: a device whose removal is pending is the very one that its guest is asked for.
+        let _kept = device.keep(ASKING)?;
         device.condition.asked = true;
         drop(device);
         match guarded(|| self.platform().ask_unplug(address, guest)) {

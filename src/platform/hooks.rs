@@ -19,7 +19,7 @@ pub type Binding<D> = Option<Box<dyn Attachment<D>>>;
 /// |---|---|
 /// | checks | [`permit`](Self::permit), [`has_driver`](Self::has_driver), [`reset_scope`](Self::reset_scope) |
 /// | 1 | the old owner's attachments are undone, its vPCI last |
-/// | 2 | MSI masked and bus master off, by configuration writes; [`await_idle`](Self::await_idle) |
+/// | 2 | MSI and bus mastering off, by configuration writes; [`await_idle`](Self::await_idle) |
 /// | 3 | [`set_ats`](Self::set_ats) off |
 /// | 4 | [`iommu_block`](Self::iommu_block) for every requester ID; [`iommu_flush`](Self::iommu_flush) |
 /// | 5 | [`reset`](Self::reset) |

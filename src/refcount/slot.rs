@@ -97,6 +97,12 @@ impl<T, L: RawLock> Slot<T, L> {
         core::ptr::eq(self.arena.as_ptr(), arena)
     }
 
+    /// Whether the device is gone at this instant.
+    #[inline]
+    pub(crate) fn is_gone(&self) -> bool {
+        self.word.latest().state() == State::Gone
+    }
+
     /// A share of the memory this slot is in, on the word of somebody who keeps it.
     pub(super) fn arena(&self) -> Shared<Arena<T, L>> {
         // SAFETY: an arena always lives in a `Shared`, and the caller's borrow of the slot keeps it; the copy

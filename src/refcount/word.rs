@@ -34,7 +34,7 @@
 //! Every write is a read-modify-write, so each continues the release sequence of the ones before.
 
 use super::abort;
-use crate::sync::{AtomicU64, Ordering, Site, fence, load_to_write_u64, ordering, weakened};
+use crate::sync::{AtomicU64, Ordering, Site, fence, load_now_u64, load_to_write_u64, ordering, weakened};
 
 const COUNT_BITS: u32 = 30;
 const COUNT: u64 = (1 << COUNT_BITS) - 1;
@@ -142,6 +142,12 @@ impl Word {
     #[inline]
     pub(crate) fn glance(&self) -> Seen {
         Seen(self.0.load(Ordering::Relaxed))
+    }
+
+    /// The word as it is at this instant: who was told that it changed finds it changed.
+    #[inline]
+    pub(crate) fn latest(&self) -> Seen {
+        Seen(load_now_u64(&self.0))
     }
 
     /// The same for somebody about to change it.

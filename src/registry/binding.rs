@@ -4,7 +4,7 @@ use crate::address::{Bus, DevFn, Sbdf, Segment};
 use crate::memory::{Few, Shared};
 use crate::owner::{DomainId, Owner};
 use crate::refcount::Holder;
-use crate::sync::{AtomicBool, Ordering, Site, ordering};
+use crate::sync::{AtomicBool, Ordering, Site, ordering, weakened};
 
 /// A guest in one life of its number. Numbers are given again when a guest is gone; a handle of the old guest
 /// must not reach the new one's devices.
@@ -69,6 +69,9 @@ impl Place {
 #[derive(Debug)]
 pub(super) struct Move {
     pub(super) committed: AtomicBool,
+    /// There are steps between the marks and the commit, and what they do to the device the guest that is losing it
+    /// must not see: until the commit it reads ones.
+    pub(super) veiled: bool,
     pub(super) members: Few<Step, 1>,
 }
 
@@ -82,9 +85,22 @@ pub(super) struct Step {
 impl Move {
     fn place(&self, member: u32) -> Option<Place> {
         let step = self.members.get(member as usize)?;
+        Some(if self.has_arrived() { step.to } else { step.from })
+    }
+
+    fn has_arrived(&self) -> bool {
         // Acquire: pairs with the Release of the commit, so that who sees one member arrived sees all arrived.
-        let committed = self.committed.load(ordering(Site::CommitAcquire, Ordering::Acquire));
-        Some(if committed { step.to } else { step.from })
+        self.committed.load(ordering(Site::CommitAcquire, Ordering::Acquire))
+    }
+
+    /// Whether who is at this place sees the device.
+    fn is_seen_at(&self, member: u32, place: Place) -> bool {
+        let Some(step) = self.members.get(member as usize) else { return false };
+        if self.has_arrived() {
+            step.to == place
+        } else {
+            step.from == place && (!self.veiled || weakened(Site::MovingIsVeiled))
+        }
     }
 }
 
@@ -138,15 +154,17 @@ impl Binding {
             Self::Guest { bus, devfn, segment, guest } => {
                 *guest == domain && Sbdf::new(*segment, *bus, *devfn) == at
             }
-            Self::Moving { .. } => self.resolves_to(Place::Guest(domain, at)),
+            Self::Moving { member, moves } => {
+                Self::is_seen_on_its_way(moves, *member, Place::Guest(domain, at))
+            }
             _ => false,
         }
     }
 
     /// Out of the way of accesses to devices that do not move.
     #[cold]
-    fn resolves_to(&self, place: Place) -> bool {
-        self.place() == place
+    fn is_seen_on_its_way(moves: &Move, member: u32, place: Place) -> bool {
+        moves.is_seen_at(member, place)
     }
 
     /// Whether this guest sees the device at this address, or did before, or will after the move under way.

@@ -132,7 +132,7 @@ impl<D, L: RawLock> Claim<D, L> {
     /// The device was reported gone: its hardware may not be touched any more.
     #[inline]
     pub(crate) fn is_gone(&self) -> bool {
-        self.slot().glance().state() == State::Gone
+        self.slot().is_gone()
     }
 
     /// The device under its lock, also when it is gone.

@@ -248,6 +248,11 @@ impl<'a, D, L: RawLock> Locked<'a, D, L> {
     pub fn keep(&self, holder: Holder) -> Result<Hold<D, L>, NoMemory> {
         self.0.keep(holder).map(Hold)
     }
+
+    /// The same for as long as a call, without a name.
+    pub(crate) fn keep_unnamed(&self) -> Handle<D, L> {
+        Handle(self.0.keep_unnamed())
+    }
 }
 
 impl<D, L: RawLock> Deref for Locked<'_, D, L> {

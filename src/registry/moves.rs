@@ -103,6 +103,10 @@ impl From<ClaimRefused> for MoveError {
 struct NoSteps;
 
 impl Journey<MoveError> for NoSteps {
+    fn has_steps(&self) -> bool {
+        false
+    }
+
     fn steps(&mut self) -> Result<(), MoveError> {
         Ok(())
     }

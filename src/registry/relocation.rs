@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! room on the new owner's list, a guest address each          (may fail: nothing has changed)
-//!   -> mark each Moving { from, to, committed: false }        (readers still resolve to `from`)
+//!   -> mark each Moving { from, to, committed: false }        (it is still `from`'s; a guest there reads ones
+//!                                                               if there are steps)
 //!     -> the journey's steps run, without locks
 //!       -> lock all lists concerned, in owner order
 //!          is none reported gone?  edit the lists, set committed (readers resolve to `to`, all at once)
@@ -57,6 +58,9 @@ impl<D, L: RawLock> Traveller<D, L> {
 
 /// What happens between the marks and the commit, without locks, and how it is undone.
 pub(crate) trait Journey<E> {
+    /// Whether anything happens to the devices on the way, which those who are losing them must not see.
+    fn has_steps(&self) -> bool;
+
     /// Everything that must have succeeded when the set arrives.
     fn steps(&mut self) -> Result<(), E>;
 
@@ -81,7 +85,7 @@ pub(super) fn relocate<D, L: RawLock, E: From<MoveError>>(
     // none. From the last mark on nothing may fail for want of it.
     let mut arrival = Arrival::none(target, &core.quarantine, travellers);
     arrival.reserve()?;
-    let moves = arrival.plan().map_err(MoveError::from)?;
+    let moves = arrival.plan(journey.has_steps()).map_err(MoveError::from)?;
     let mut concerned = Concerned::new();
     add_concerned(core, &arrival, &mut concerned).map_err(MoveError::from)?;
     let mut lists = Lists::new();
@@ -141,6 +145,7 @@ impl<'u, D, L: RawLock, E, J: Journey<E>> Underway<'u, '_, D, L, E, J> {
         }
         if let Owner::Guest(id) = self.arrival.target.owner
             && list_of(&mut lists, self.arrival.target.owner).is_some_and(|members| members.dying)
+            && !weakened(Site::CommitChecksDying)
         {
             return Err(MoveError::NoDomain(id));
         }
@@ -307,7 +312,7 @@ impl<'a, D, L: RawLock> Arrival<'a, D, L> {
     }
 
     /// The way of each member.
-    fn plan(&self) -> Result<Shared<Move>, NoMemory> {
+    fn plan(&self, veiled: bool) -> Result<Shared<Move>, NoMemory> {
         let mut members = Few::new();
         members.reserve(self.travellers.len())?;
         for (place, traveller) in self.travellers.iter().enumerate() {
@@ -315,7 +320,7 @@ impl<'a, D, L: RawLock> Arrival<'a, D, L> {
             let to = if traveller.to == self.target.owner { self.target } else { self.refuge };
             members.push(Step { from: traveller.claim.from(), to: to.place(at) });
         }
-        Shared::try_new(Move { committed: AtomicBool::new(false), members })
+        Shared::try_new(Move { committed: AtomicBool::new(false), veiled, members })
     }
 }
 

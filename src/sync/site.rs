@@ -83,6 +83,8 @@ sites! {
     CommitAcquire = "commit-acquire",
     /// A commit looks for members that were reported gone.
     CommitChecksGone = "commit-checks-gone",
+    /// A commit looks whether the guest is being released.
+    CommitChecksDying = "commit-checks-dying",
     /// The commit happens while all lists concerned are locked.
     CommitUnderLists = "commit-under-lists",
     /// A transition looks for members that were reported gone before each of its hooks.
@@ -97,8 +99,12 @@ sites! {
     AcknowledgeRechecks = "acknowledge-rechecks",
     /// Who forgets a guest is who closed it.
     DestroyOnce = "destroy-once",
+    /// A handle of a guest reaches the devices of that life of its number only.
+    AccessChecksLife = "access-checks-life",
     /// An access by guest address checks that the guest owns the device.
     AccessChecksOwner = "access-checks-owner",
+    /// A guest that is losing a device reads ones while the steps of that run.
+    MovingIsVeiled = "moving-is-veiled",
     /// `report_gone` looks again when the device has moved to another list.
     GoneFollowsMove = "gone-follows-move",
     /// A name is removed before its reference is put.

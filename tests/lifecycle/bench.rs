@@ -7,16 +7,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use pcidevs::address::Segment;
 use pcidevs::platform::{
-    Attachment, AttachmentKind, Binding, Call, Claimed, Facts, GroupId, Hardware, HookError, Platform,
+    Attachment, AttachmentKind, Binding, Call, Claimed, Facts, GroupId, Hardware, Hook, HookError, Platform,
     Refusal, Request, ResetKind, ResetScope, Simulated, Switch, Width,
 };
 use pcidevs::{DefaultLock, DomainId, Owner, Sbdf, Transition};
+
+use crate::memory;
 
 /// The simulated machine behind a shared pointer, with a list of what it keeps in quarantine.
 pub(crate) struct Bench {
     simulated: Arc<Simulated<u32>>,
     kept: Mutex<BTreeSet<Sbdf>>,
     things: Arc<Things>,
+    late: Mutex<Option<Hook>>,
 }
 
 impl Deref for Bench {
@@ -36,8 +39,10 @@ impl Bench {
             if matches!(owner, Owner::Quarantine | Owner::Hidden) {
                 return Ok(None);
             }
-            let thing = Thing::new(VPCI, device.address(), owner, &things, &simulated);
-            Ok(Some(Box::new(thing)))
+            memory::a_step_begins();
+            Ok(Some(memory::unlimited(|| {
+                Box::new(Thing::new(VPCI, device.address(), owner, &things, &simulated))
+            })))
         });
         bench
     }
@@ -45,7 +50,19 @@ impl Bench {
     /// A machine that binds nothing.
     pub(crate) fn without_views() -> Self {
         let (simulated, kept, things) = (Arc::default(), Mutex::default(), Arc::default());
-        Self { simulated, kept, things }
+        Self { simulated, kept, things, late: Mutex::new(None) }
+    }
+
+    /// The next call of this hook (of the IOMMU) does its work and panics then.
+    pub(crate) fn panic_late(&self, hook: Hook) {
+        *locked(&self.late) = Some(hook);
+    }
+
+    fn late(&self, hook: Hook) {
+        if locked(&self.late).take_if(|late| *late == hook).is_some() {
+            // Not `panic!`, which would print.
+            std::panic::resume_unwind(Box::new("after its work"));
+        }
     }
 
     /// From now on the platform wants this device in quarantine when a guest gives it back.
@@ -163,6 +180,7 @@ impl Thing {
     }
 
     fn note(&self, what: u32, device: Sbdf, live: bool) -> Result<(), HookError> {
+        memory::a_step_begins();
         let kind = u32::try_from(self.kind).expect("few kinds");
         let segment = Segment::new(what | kind << 24 | device.segment().number());
         // Asking what is known of a device that is not there does nothing, but is recorded, and fails if asked to.
@@ -238,15 +256,21 @@ impl Platform for Bench {
     }
 
     fn iommu_attach(&self, device: Sbdf, requester: Sbdf, owner: Owner) -> Result<(), HookError> {
-        self.simulated.iommu_attach(device, requester, owner)
+        let done = self.simulated.iommu_attach(device, requester, owner);
+        self.late(Hook::IommuAttach);
+        done
     }
 
     fn iommu_block(&self, device: Sbdf, requester: Sbdf) -> Result<(), HookError> {
-        self.simulated.iommu_block(device, requester)
+        let done = self.simulated.iommu_block(device, requester);
+        self.late(Hook::IommuBlock);
+        done
     }
 
     fn iommu_detach(&self, device: Sbdf, requester: Sbdf) -> Result<(), HookError> {
-        self.simulated.iommu_detach(device, requester)
+        let done = self.simulated.iommu_detach(device, requester);
+        self.late(Hook::IommuDetach);
+        done
     }
 
     fn iommu_flush(&self, device: Sbdf) -> Result<(), HookError> {

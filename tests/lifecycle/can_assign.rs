@@ -1,4 +1,4 @@
-//! can_assign: every answer of its own number, and nothing changes.
+//! `can_assign`: every answer of its own number, and nothing changes.
 
 use pcidevs::lifecycle::{TransitionError, Visibility};
 use pcidevs::platform::{ConfigBytes, Hook, Platform, Refusal, Rule, Width};

@@ -1,4 +1,4 @@
-//! report_gone: the hardware is gone already, and everything lets go of it.
+//! `report_gone`: the hardware is gone already, and everything lets go of it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -186,7 +186,8 @@ fn a_transition_gets_gone_at_its_next_step_and_touches_the_hardware_no_more() {
 
 #[test]
 fn gone_during_deassign_reset_remove_and_msi() {
-    let operations: [(Hook, fn(&Machine) -> Result<(), TransitionError>); 4] = [
+    type Operation = fn(&Machine) -> Result<(), TransitionError>;
+    let operations: [(Hook, Operation); 4] = [
         (Hook::Reset, |machine| machine.deassign(&set(&[NIC]), TO_GUEST)),
         (Hook::Reset, |machine| machine.reset(at(NIC), pcidevs::platform::ResetKind::Flr)),
         (Hook::Bind, |machine| machine.report_reset(at(NIC), pcidevs::platform::ResetKind::Flr)),

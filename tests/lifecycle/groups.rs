@@ -67,7 +67,9 @@ fn a_member_with_a_driver_is_in_the_way() {
 #[test]
 fn the_drivers_of_members_of_the_set_are_not_in_the_way() {
     let machine = grouped(&FOUR);
-    FOUR.iter().for_each(|address| machine.platform().set_driver(at(address), true));
+    for address in FOUR {
+        machine.platform().set_driver(at(address), true);
+    }
     machine.assign(&set(&FOUR), GUEST).expect("all of them");
     check(&machine);
 }

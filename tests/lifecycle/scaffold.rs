@@ -9,6 +9,7 @@ use pcidevs::platform::{ConfigBytes, Entry, Fault, Hook, HookError, Platform, Wi
 use pcidevs::{Busy, DomainId, Errno, Holder, Member, Owner, Sbdf};
 
 use crate::bench::Bench;
+use crate::memory::unlimited;
 
 pub(crate) type Machine = Lifecycle<Bench>;
 
@@ -32,7 +33,7 @@ pub(crate) fn at(address: &str) -> Sbdf {
 }
 
 pub(crate) fn set(addresses: &[&str]) -> Vec<Member> {
-    addresses.iter().map(|address| Member::new(at(address))).collect()
+    unlimited(|| addresses.iter().map(|address| Member::new(at(address))).collect())
 }
 
 /// An endpoint with everything a transition touches.
@@ -67,7 +68,9 @@ pub(crate) fn empty() -> Machine {
 /// A machine with endpoints at these addresses, with the host, at work, and two guests.
 pub(crate) fn machine(addresses: &[&str]) -> Machine {
     let machine = empty();
-    addresses.iter().for_each(|address| plug(&machine, address, nic()));
+    for address in addresses {
+        plug(&machine, address, nic());
+    }
     machine
 }
 

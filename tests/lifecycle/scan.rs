@@ -1,4 +1,4 @@
-//! scan and set_host: devices found before there is a host, and their adoption.
+//! scan and `set_host`: devices found before there is a host, and their adoption.
 
 use pcidevs::address::Segment;
 use pcidevs::lifecycle::{Added, DeviceInfo, TransitionError, Visibility};
@@ -15,7 +15,9 @@ const ZERO: Segment = Segment::new(0);
 /// A machine with functions plugged, of which nobody was told.
 fn plugged(addresses: &[&str]) -> Machine {
     let machine = empty();
-    addresses.iter().for_each(|address| machine.platform().plug(at(address), nic().multifunction()));
+    for address in addresses {
+        machine.platform().plug(at(address), nic().multifunction());
+    }
     machine
 }
 

@@ -8,7 +8,7 @@ use pcidevs::{Errno, Member, Owner, Sbdf};
 
 use crate::scaffold::{
     GUEST, OUTAGE, TO_GUEST, assigned, at, check, dump, empty, errno, fail, failure, held_by, listed,
-    machine, owner, plug, set, while_it_hangs,
+    machine, owner, set, while_it_hangs,
 };
 
 const THREE: [&str; 3] = ["00:03.0", "00:04.0", "00:05.0"];
@@ -228,5 +228,4 @@ fn the_first_error_is_returned() {
     fail(&machine, Hook::Reset);
     let failed = failure(machine.assign(&set(&["00:05.0", "00:04.0"]), GUEST));
     assert_eq!((failed.device, failed.step), (at("00:04.0"), "reset"));
-    plug(&machine, "00:06.0", ConfigBytes::endpoint(1, 2));
 }

@@ -1,4 +1,4 @@
-//! remove_slot and remove_subtree: all or none.
+//! `remove_slot` and `remove_subtree`: all or none.
 
 use pcidevs::lifecycle::{TransitionError, Visibility};
 use pcidevs::platform::{Fault, Hook, Refusal, Rule};

@@ -1,4 +1,4 @@
-//! begin_removal: new uses are refused, everything that lets go goes on, and whoever drives the ticket tears down.
+//! `begin_removal`: new uses are refused, everything that lets go goes on, and whoever drives the ticket tears down.
 
 use pcidevs::lifecycle::{TransitionError, Visibility};
 use pcidevs::platform::{Entry, Hook, Refusal, Rule};

@@ -1,4 +1,4 @@
-//! request_unplug: the guest is asked, and its answer counts once, however late.
+//! `request_unplug`: the guest is asked, and its answer counts once, however late.
 
 use pcidevs::lifecycle::{TransitionError, Unplug};
 use pcidevs::platform::{Fault, Hook};

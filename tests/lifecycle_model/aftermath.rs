@@ -80,6 +80,7 @@ pub(crate) fn settle(
         return Err(format!("what is gone is gone, and not {outcome:?}"));
     }
     let mut model = if failed && !nature.leaves { before.clone() } else { after.clone() };
+    model.plugged.clone_from(&after.plugged);
     if let Operation::ReleaseDomain(guest) = operation {
         // It is released, or dying.
         if failed && let Some(guest) = model.guests.get_mut(guest) {
@@ -189,6 +190,10 @@ fn candidates(
                 states.push(Some(if dma { listed } else { broken.clone() }));
             }
             states.push(Some(broken));
+        }
+        if met.attachments > 0 {
+            let broken: Vec<_> = states.iter().flatten().filter(|device| device.broken).cloned().collect();
+            states.extend(broken.into_iter().map(|device| Some(Device { stuck: true, ..device })));
         }
         // Broken it was before, but its removal is over.
         states.extend(

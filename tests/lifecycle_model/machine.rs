@@ -79,8 +79,8 @@ pub(crate) const FUNCTIONS: &[Function] = &[
     function("0000:02:00.0", Kind::Endpoint, WholeBus),
     function("0000:02:01.0", Kind::Endpoint, WholeBus),
     function("0000:00:1c.0", Kind::ToPci(5), Alone),
-    //function("0000:05:00.0", Kind::Plain, Alone),
-    //function("0000:05:01.0", Kind::Plain, Alone),
+    function("0000:05:00.0", Kind::Plain, Alone),
+    function("0000:05:01.0", Kind::Plain, Alone),
 ];
 
 /// The groups that can be open.

@@ -27,7 +27,7 @@ pub(crate) struct Model {
     pub(crate) uses: Vec<Use>,
     pub(crate) tickets: Vec<(Sbdf, u32)>,
     /// Which of the functions are in the machine.
-    plugged: BTreeSet<Sbdf>,
+    pub(crate) plugged: BTreeSet<Sbdf>,
     drivers: BTreeSet<Sbdf>,
     open: BTreeSet<GroupId>,
     /// Faults of each function, and the time of the last.
@@ -59,6 +59,8 @@ pub(crate) struct Device {
     /// What its owner sees of it is set up.
     pub(crate) viewed: bool,
     pub(crate) attached: Vec<Attached>,
+    /// What another owner was to see could not be taken away again.
+    pub(crate) stuck: bool,
     pub(crate) bridge: Option<Sbdf>,
     pub(crate) pf: Option<Sbdf>,
     pub(crate) requesters: Vec<Sbdf>,
@@ -130,7 +132,7 @@ impl Device {
 
     /// Its binding ends: attachments, and what the owner asked for.
     fn unbind(&mut self) {
-        self.viewed = false;
+        (self.viewed, self.stuck) = (false, false);
         self.attached.clear();
     }
 
@@ -148,7 +150,9 @@ impl Device {
     pub(crate) fn attachments(&self) -> Vec<AttachmentKind> {
         let view = self.viewed.then_some(AttachmentKind::Vpci);
         let table = self.msix_table.then_some(AttachmentKind::MsixTable);
-        view.into_iter().chain(self.attached.iter().map(|kind| kind.kind())).chain(table).collect()
+        let stuck = self.stuck.then_some(AttachmentKind::Vpci);
+        let registered = self.attached.iter().map(|kind| kind.kind());
+        view.into_iter().chain(registered).chain(stuck).chain(table).collect()
     }
 }
 
@@ -359,6 +363,7 @@ impl Model {
             extended: false,
             viewed: false,
             attached: Vec::new(),
+            stuck: false,
             bridge: self.parent(at),
             pf: None,
             requesters: self.requesters(at),
@@ -1005,6 +1010,7 @@ impl Model {
         if let Some(device) = self.devices.get_mut(&at) {
             device.broken = false;
         }
+        self.give_back(at);
     }
 
     fn fault(&mut self, requester: Sbdf) -> Verdict {
@@ -1090,15 +1096,22 @@ impl Model {
     }
 
     fn detach(&mut self, at: Sbdf, kind: Attached) -> Verdict {
-        let Some(device) = self.devices.get_mut(&at) else { return no(Reason::NotFound) };
-        if device.broken {
-            return Verdict::Any;
+        match self.devices.get(&at) {
+            None => no(Reason::NotFound),
+            // Some of what is listed may be undone already.
+            Some(device) if device.broken => Verdict::Any,
+            Some(_) => Verdict::Is(Flag(self.detached(at, kind))),
         }
+    }
+
+    /// The attachment of this kind that was registered last is the embedder's again.
+    pub(crate) fn detached(&mut self, at: Sbdf, kind: Attached) -> bool {
+        let Some(device) = self.devices.get_mut(&at) else { return false };
         let last = device.attached.iter().rposition(|other| *other == kind);
         if let Some(last) = last {
             device.attached.remove(last);
         }
-        Verdict::Is(Flag(last.is_some()))
+        last.is_some()
     }
 
     fn run_deferred(&mut self) -> usize {

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use pcidevs::platform::Entry;
 use pcidevs::{Owner, Sbdf};
 
 use super::aftermath::{self, Met};
@@ -52,6 +53,12 @@ fn step_of(stage: &mut Stage, model: &mut Model, step: &Step, history: &mut Stri
             }
             Verdict::Any
         }
+        (Operation::Detach(at, kind), Verdict::Any) => {
+            if outcome == Outcome::Flag(true) {
+                model.detached(at.0, *kind);
+            }
+            Verdict::Any
+        }
         (_, verdict) => verdict,
     };
     if met.any() {
@@ -85,7 +92,9 @@ impl Operation {
 fn is_blocked(stage: &Stage, model: &Model, operation: &Operation) -> bool {
     let Operation::Repair(at) = operation else { return false };
     let ids = model.devices.get(&at.0).map(|device| device.requesters.clone()).unwrap_or_default();
-    ids.iter().all(|id| stage.machine().dma_raw(*id).reaches().is_none())
+    let machine = stage.machine();
+    let reaches = |entry| matches!(entry, Entry::Attached(_));
+    ids.iter().all(|id| !reaches(machine.entry(*id)) && !machine.cached_entry(*id).is_some_and(reaches))
 }
 
 fn repair(model: &mut Model, at: Sbdf, blocked: bool) -> Verdict {

@@ -356,7 +356,9 @@ impl Stage {
 
     fn add(&mut self, at: Sbdf, extended: bool) -> Result<Outcome, TransitionError> {
         let function = Function::find(at);
-        function.plug(self.machine());
+        if self.machine().config(at).is_none() {
+            function.plug(self.machine());
+        }
         let info =
             DeviceInfo { physical_function: function.physical_function(), is_extended_function: extended };
         match self.lifecycle.add(at, info, Data::new(&self.alive)) {

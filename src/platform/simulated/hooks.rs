@@ -118,7 +118,7 @@ impl<D: Send, L: RawLock> Platform for Simulated<D, L> {
         self.watch.pass(|| Call::of(Hook::DmaBlocked, device))?;
         let mut blocked = true;
         self.each_requester(device, |place| {
-            blocked &= place.translation.resolve().reaches().is_none();
+            blocked &= place.translation.is_blocked();
         });
         Ok(blocked)
     }

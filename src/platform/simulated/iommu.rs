@@ -101,6 +101,12 @@ impl Translation {
         }
     }
 
+    /// Whether no request can land anywhere, neither by what is cached nor, once that is flushed, by the tables.
+    pub(super) fn is_blocked(&self) -> bool {
+        let reaches = |entry| matches!(entry, Entry::Attached(_));
+        !reaches(self.entry()) && !self.cached().is_some_and(reaches)
+    }
+
     /// Where a request lands now.
     pub(super) fn resolve(&self) -> Dma {
         match self.cached().unwrap_or_else(|| self.entry()) {

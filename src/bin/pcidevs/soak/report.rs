@@ -13,7 +13,7 @@ use comfy_table::{CellAlignment, Table};
 use serde::Serialize;
 
 use super::say;
-use super::statistics::Statistics;
+use super::statistics::{Dmas, Interrupts, Outcomes, Removals, Statistics};
 use super::world::World;
 use crate::source::fail;
 
@@ -27,16 +27,18 @@ pub(crate) struct Report {
     accesses: u64,
     accesses_per_second: f64,
     latency_ns: Latency,
+    dma: Dmas,
+    interrupts: Interrupts,
     removals: Removals,
     busy_by_holder: BTreeMap<String, u64>,
+    /// Changes of owner.
     moves: u64,
+    transitions: BTreeMap<&'static str, Outcomes>,
+    domain_deaths: u64,
+    faults: u64,
     violations: u64,
     #[serde(skip)]
     hits: u64,
-    #[serde(skip)]
-    acts: u64,
-    #[serde(skip)]
-    moves_refused: u64,
 }
 
 #[derive(Serialize)]
@@ -47,49 +49,43 @@ struct Latency {
     max: u64,
 }
 
-#[derive(Serialize)]
-struct Removals {
-    ok: u64,
-    busy: u64,
-    gone: u64,
-    cancelled: u64,
-}
+/// Those that change an owner.
+const MOVES: [&str; 6] = ["assign", "assign group", "assign set", "deassign", "quarantine", "unplug"];
 
 impl Report {
     /// Checks what is left of the world, and sums up.
-    pub(crate) fn new(world: World, vcpus: u32, seconds: f64, statistics: Statistics) -> Self {
-        if world.violations() == 0
-            && let Err(error) = world.check_quiet()
+    pub(crate) fn new(world: World, vcpus: u32, seconds: f64, mut statistics: Statistics) -> Self {
+        if world.judge().violations() == 0
+            && let Err(error) = world.shut_down(&mut statistics)
         {
             world.violation(format_args!("the last checks could not be made: {error}"));
         }
-        let Statistics { accesses, hits, acts, latency, removals, busy_by_holder, moves, moves_refused } =
-            statistics;
+        let latency = &statistics.latency;
+        let latency_ns = Latency {
+            p50: latency.value_at_quantile(0.5),
+            p99: latency.value_at_quantile(0.99),
+            p999: latency.value_at_quantile(0.999),
+            max: latency.max(),
+        };
+        let moves = MOVES.iter().filter_map(|what| statistics.transitions.get(what)).map(|moves| moves.ok);
         let report = Self {
-            functions: world.functions(),
-            segments: world.segments(),
+            functions: world.plan().len(),
+            segments: world.plan().segments,
             vcpus,
             seconds,
-            accesses,
-            accesses_per_second: accesses as f64 / seconds,
-            latency_ns: Latency {
-                p50: latency.value_at_quantile(0.5),
-                p99: latency.value_at_quantile(0.99),
-                p999: latency.value_at_quantile(0.999),
-                max: latency.max(),
-            },
-            removals: Removals {
-                ok: removals.ok,
-                busy: removals.busy,
-                gone: removals.gone,
-                cancelled: removals.cancelled,
-            },
-            busy_by_holder,
-            moves,
-            violations: world.violations(),
-            hits,
-            acts,
-            moves_refused,
+            accesses: statistics.accesses,
+            accesses_per_second: statistics.accesses as f64 / seconds,
+            latency_ns,
+            moves: moves.sum(),
+            dma: statistics.dmas,
+            interrupts: statistics.interrupts,
+            removals: statistics.removals,
+            busy_by_holder: statistics.busy_by_holder,
+            transitions: statistics.transitions,
+            domain_deaths: statistics.domain_deaths,
+            faults: world.platform().injected() + world.mishaps().happened(),
+            violations: world.judge().violations(),
+            hits: statistics.hits,
         };
         if report.violations > 0 {
             // A core that has broken a promise is not trusted with its own teardown.
@@ -132,16 +128,23 @@ impl Report {
         row("  p99", nanoseconds(self.latency_ns.p99));
         row("  p99.9", nanoseconds(self.latency_ns.p999));
         row("  max", nanoseconds(self.latency_ns.max));
-        row("DMAs and interrupts", grouped(self.acts));
+        row("DMAs landed", grouped(self.dma.landed));
+        row("  blocked", grouped(self.dma.blocked));
+        row("interrupts delivered", grouped(self.interrupts.delivered));
+        row("  skipped", grouped(self.interrupts.skipped));
         row("removals ok", grouped(self.removals.ok));
         row("  cancelled", grouped(self.removals.cancelled));
         row("  reported gone", grouped(self.removals.gone));
+        row("  failed", grouped(self.removals.failed));
         row("  busy", grouped(self.removals.busy));
         for (holder, times) in &self.busy_by_holder {
             row(&format!("    {holder}"), grouped(*times));
         }
-        row("moves", grouped(self.moves));
-        row("  refused", grouped(self.moves_refused));
+        for (what, Outcomes { ok, refused, failed }) in &self.transitions {
+            row(what, format!("{ok} ok {refused} refused {failed} failed"));
+        }
+        row("domain deaths", grouped(self.domain_deaths));
+        row("faults", grouped(self.faults));
         row("violations", grouped(self.violations));
         if let Some(figures) = table.column_mut(1) {
             figures.set_cell_alignment(CellAlignment::Right);

@@ -1,0 +1,230 @@
+//! Whole lives in a model: a [`Lifecycle`] on the simulated machine.
+//!
+//! The machine is passive: no interleaving is decided by its state, since each hook runs between two operations that
+//! the model checker sees. What stands in it after every step is therefore what a real IOMMU would have been told in
+//! that order, and the assertions of the models are about that: who is reached, what is left behind.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use pcidevs::lifecycle::{AddDeviceError, Added, DeviceInfo, Lifecycle};
+use pcidevs::platform::{
+    Attachment, AttachmentKind, Claimed, ConfigBytes, Dma, Entry, Hardware, Hook, HookError, Simulated,
+};
+use pcidevs::{Owner, Sbdf};
+
+use crate::{Destroyed, Device, GUEST, ONE, OTHER, TWO};
+
+/// The life cycle of the models' devices.
+pub type Machine = Lifecycle<Simulated<Device>>;
+
+/// A machine with an endpoint at each of these addresses, all with the host, and both guests.
+pub fn machine(destroyed: &Destroyed, addresses: &[Sbdf]) -> Machine {
+    let machine = bare();
+    for at in addresses {
+        plug(&machine, *at, &endpoint());
+        add(&machine, destroyed, *at).expect("added");
+    }
+    machine
+}
+
+/// A machine without functions, with both guests.
+pub fn bare() -> Machine {
+    let machine = Lifecycle::new(Simulated::new()).expect("memory");
+    machine.create_domain(GUEST).expect("created");
+    machine.create_domain(OTHER).expect("created");
+    machine
+}
+
+/// What is plugged unless a model says otherwise: everything a transition of its own registers touches.
+pub fn endpoint() -> ConfigBytes {
+    ConfigBytes::endpoint(0x8086, 0x10d3).express().flr().msix(1).ats()
+}
+
+/// Puts a function there, its bus mastering on as the firmware left it.
+pub fn plug(machine: &Machine, at: Sbdf, config: &ConfigBytes) {
+    machine.platform().plug(at, config);
+}
+
+/// The host reports a device.
+pub fn add(
+    machine: &Machine,
+    destroyed: &Destroyed,
+    at: Sbdf,
+) -> Result<Added<Device>, AddDeviceError<Device>> {
+    machine.add(at, DeviceInfo::default(), destroyed.device(1))
+}
+
+/// The same for a virtual function.
+pub fn add_vf(
+    machine: &Machine,
+    destroyed: &Destroyed,
+    pf: Sbdf,
+    vf: Sbdf,
+) -> Result<Added<Device>, AddDeviceError<Device>> {
+    let info = DeviceInfo { physical_function: Some(pf), ..DeviceInfo::default() };
+    machine.add(vf, info, destroyed.device(2))
+}
+
+/// Whose the device is; `None` if none is known.
+pub fn owner(machine: &Machine, at: Sbdf) -> Option<Owner> {
+    machine.lock(at).ok().map(|device| device.owner())
+}
+
+/// What must hold of every device when no operation is under way, whatever has happened before:
+///
+/// - it is on exactly one list, its owner's; what is not known is on none;
+/// - its uses are the named ones and the unnamed ones, and a guest's device is used by its assignment;
+/// - the IOMMU sends its requests to its owner, or blocks them, and nothing waits to be flushed;
+/// - at an address without a device the IOMMU has nothing.
+pub fn settled(machine: &Machine) {
+    let owners = [
+        Owner::Unowned,
+        Owner::Host,
+        Owner::Quarantine,
+        Owner::Hidden,
+        Owner::Guest(GUEST),
+        Owner::Guest(OTHER),
+    ];
+    for at in [ONE, TWO] {
+        let listed: Vec<_> = owners
+            .into_iter()
+            .filter(|owner| {
+                let devices = machine.devices_of(*owner).expect("memory");
+                devices.is_some_and(|devices| devices.iter().any(|device| device.address() == at))
+            })
+            .collect();
+        let entry = machine.platform().entry(at);
+        let Some(owner) = owner(machine, at) else {
+            assert_eq!(listed, [], "{at} is not known");
+            assert_eq!(entry, Entry::Absent, "{at} is not known");
+            continue;
+        };
+        assert_eq!(listed, [owner], "lists with {at}");
+        let status = machine.status(at).expect("known");
+        if status.broken.is_none() {
+            let expected = match owner {
+                Owner::Unowned => Entry::Absent,
+                Owner::Quarantine | Owner::Hidden => Entry::Blocked,
+                owner => Entry::Attached(owner),
+            };
+            assert_eq!(entry, expected, "{at} is with {owner}");
+        }
+        assert_eq!(machine.platform().cached_entry(at), None, "{at}");
+        assert!(!machine.lock(at).expect("known").is_claimed(), "{at} is left claimed");
+    }
+}
+
+/// The hooks called from the `from`-th recorded call on that touch the hardware of the device, or its entries.
+pub fn touches(machine: &Machine, at: Sbdf, from: usize) -> Vec<Hook> {
+    let touching = |hook: &Hook| {
+        !matches!(hook, Hook::Permit | Hook::Facts | Hook::HasDriver | Hook::GroupInUse | Hook::ResetScope)
+    };
+    let journal = machine.platform().journal();
+    let of_device = journal.iter().skip(from).filter(|call| call.device == Some(at));
+    of_device.map(|call| call.hook).filter(touching).collect()
+}
+
+/// Whose memory a request of the device would land in.
+pub fn reaches(machine: &Machine, at: Sbdf) -> Option<Owner> {
+    Dma::reaches(machine.platform().dma_raw(at))
+}
+
+/// Things that attachments set up and have not undone yet.
+#[derive(Clone, Default)]
+pub struct Live(Arc<AtomicUsize>);
+
+impl Live {
+    /// None so far.
+    pub fn none() -> Self {
+        Self::default()
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Sets one up.
+    pub fn attachment(&self, kind: AttachmentKind) -> Box<dyn Attachment<Device>> {
+        self.set_up(kind, None)
+    }
+
+    fn set_up(&self, kind: AttachmentKind, view: Option<u32>) -> Box<dyn Attachment<Device>> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Box::new(Counted { kind, live: self.clone(), is_up: true, view })
+    }
+}
+
+struct Counted {
+    kind: AttachmentKind,
+    live: Live,
+    is_up: bool,
+    /// What the register reads while it is up.
+    view: Option<u32>,
+}
+
+impl Attachment<Device> for Counted {
+    fn kind(&self) -> AttachmentKind {
+        self.kind
+    }
+
+    fn undo(&mut self, device: &dyn Claimed<Device>, _: Hardware) -> Result<(), HookError> {
+        assert!(core::mem::replace(&mut self.is_up, false), "undone twice");
+        self.live.0.fetch_sub(1, Ordering::Relaxed);
+        if self.view.is_some() {
+            device.with(&mut |device| device.register = u32::MAX);
+        }
+        Ok(())
+    }
+
+    fn redo(&mut self, device: &dyn Claimed<Device>) -> Result<(), HookError> {
+        assert!(!core::mem::replace(&mut self.is_up, true), "redone, and was not undone");
+        self.live.0.fetch_add(1, Ordering::Relaxed);
+        if let Some(view) = self.view {
+            device.with(&mut |device| device.register = view);
+        }
+        Ok(())
+    }
+}
+
+/// From now on an owner sees a device through a vPCI: the register reads [`view_of`] it while it is up, and all ones
+/// after. Returns how many of them are up.
+pub fn with_vpci(machine: &Machine) -> Live {
+    let live = Live::none();
+    let made = live.clone();
+    machine.platform().on_bind(move |device, owner| {
+        device.with(&mut |device| device.register = view_of(owner));
+        Ok(Some(made.set_up(AttachmentKind::Vpci, Some(view_of(owner)))))
+    });
+    live
+}
+
+/// What this owner's vPCI makes of the register.
+pub fn view_of(owner: Owner) -> u32 {
+    match owner {
+        Owner::Guest(guest) => 0x10 + guest.number(),
+        _ => 1,
+    }
+}
+
+/// What a thread of a model notes for another one, or for the end; the model checker does not look at it.
+#[derive(Clone, Default)]
+pub struct Note(Arc<Mutex<Option<usize>>>);
+
+impl Note {
+    /// Nothing yet.
+    pub fn empty() -> Self {
+        Self::default()
+    }
+
+    /// Notes a number.
+    pub fn put(&self, number: usize) {
+        *self.0.lock().expect("unpoisoned") = Some(number);
+    }
+
+    /// The number.
+    pub fn number(&self) -> Option<usize> {
+        *self.0.lock().expect("unpoisoned")
+    }
+}

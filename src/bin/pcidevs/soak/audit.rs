@@ -1,0 +1,150 @@
+//! When all threads are gone: what can be said exactly, and whether everything can be shut down.
+
+use pcidevs::lifecycle::TransitionError;
+use pcidevs::platform::Entry;
+use pcidevs::{DomainId, Holder, NoMemory, Owner};
+
+use super::guardian::{bury, mend, run_deferred};
+use super::hotplug::replug;
+use super::statistics::Statistics;
+use super::world::World;
+
+/// How often the end may try again what a mishap left behind.
+const ATTEMPTS: u32 = 8;
+
+impl World {
+    fn owners(&self) -> impl Iterator<Item = Owner> {
+        let owners = [Owner::Unowned, Owner::Host, Owner::Quarantine, Owner::Hidden];
+        owners.into_iter().chain(self.guests().ids().map(Owner::Guest))
+    }
+
+    /// Between two storms: every device is on one list, which is its owner's; its uses are its dependants and its
+    /// assignment; nothing is half done; what has left is destroyed, unless it could not be cleared up after it yet.
+    pub(crate) fn audit(&self) -> Result<(), NoMemory> {
+        let mut lists = vec![Vec::new(); self.plan().len()];
+        for owner in self.owners() {
+            let Some(devices) = self.machine().devices_of(owner)? else { continue };
+            for device in devices.iter() {
+                match self.plan().find(device.address()) {
+                    Some(place) => lists[place].push(owner),
+                    None => self.violation(format_args!("{} is on the list of {owner}", device.address())),
+                }
+            }
+        }
+        for (place, lists) in lists.iter().enumerate() {
+            self.audit_place(place, lists);
+        }
+        let not_cleared = if self.mishaps().are_possible() { self.machine().run_deferred() } else { 0 };
+        for address in self.not_destroyed().iter().skip(not_cleared) {
+            self.violation_at(*address, format_args!("a device at {address} has left and was not destroyed"));
+        }
+        Ok(())
+    }
+
+    fn audit_place(&self, place: usize, lists: &[Owner]) {
+        let address = self.address(place);
+        let (life, status) = (self.life(place), self.machine().status(address));
+        let (Some(_), Some(status)) = (&life, &status) else {
+            if life.is_some() || status.is_some() || !lists.is_empty() {
+                self.violation_at(address, format_args!("{address} is lost, or was not taken away"));
+            }
+            return;
+        };
+        let owner = status.status.owner;
+        if lists != owner.as_slice() {
+            self.violation_at(
+                address,
+                format_args!("{address} is with {owner:?} and on the lists of {lists:?}"),
+            );
+        }
+        let mut expected: Vec<_> = self.plan().holders(place).collect();
+        expected.retain(|(below, _)| self.life(*below).is_some());
+        let mut holders = status.status.holders.clone();
+        holders.retain(|holder| !expected.iter().any(|(_, expected)| expected == holder));
+        let assignment = match (owner, status.broken) {
+            (Some(Owner::Guest(id)), None) => holders == [Holder::Domain(id)],
+            (Some(Owner::Guest(id)), Some(_)) => {
+                holders == [Holder::Domain(id)] || holders == [Holder::DmaOf(id)]
+            }
+            _ => holders.is_empty(),
+        };
+        let named = status.status.holders.len();
+        let uses = (status.status.uses as usize, status.status.unnamed);
+        if !assignment || named != expected.len() + holders.len() || uses != (named, 0) {
+            let shown = &status.status;
+            self.violation_at(address, format_args!("{address} has other uses than it should: {shown:?}"));
+        }
+        if let Ok(device) = self.machine().lock(address) {
+            if device.is_claimed() {
+                self.violation_at(address, format_args!("{address} is claimed by nobody"));
+            }
+            self.check_settled(&device);
+        }
+    }
+
+    /// Everything comes to its end, without a mishap: repaired, released, taken back, removed, forgotten.
+    pub(crate) fn shut_down(&self, statistics: &mut Statistics) -> Result<(), NoMemory> {
+        self.mishaps().end();
+        self.platform().clear_faults();
+        for group in (0..self.plan().len()).filter_map(|place| self.plan().at(place).facts.group) {
+            self.platform().set_group_in_use(group, false);
+        }
+        for _ in 0..ATTEMPTS {
+            mend(self, statistics);
+            run_deferred(self);
+            replug(self);
+        }
+        self.audit()?;
+        for status in self.machine().devices() {
+            if let Some(because) = status.broken {
+                self.violation(format_args!("{} cannot be repaired: {because}", status.status.address));
+            }
+        }
+        for id in self.guests().ids() {
+            self.release_at_the_end(id, statistics);
+        }
+        let left = run_deferred(self);
+        if left > 0 {
+            self.violation(format_args!("{left} things are left to be done at the end"));
+        }
+        for place in self.plan().top_down().iter().rev() {
+            self.remove_at_the_end(*place);
+        }
+        self.audit()?;
+        for (requester, entry) in self.platform().entries() {
+            if entry != Entry::Absent {
+                self.violation(format_args!("the IOMMU has {entry:?} for {requester} at the end"));
+            }
+        }
+        for requester in self.platform().unflushed() {
+            self.violation(format_args!("what the IOMMU had for {requester} was not flushed at the end"));
+        }
+        Ok(())
+    }
+
+    fn release_at_the_end(&self, id: DomainId, statistics: &mut Statistics) {
+        self.guests().condemn(id);
+        for _ in 0..self.plan().len() {
+            match bury(self, id, statistics) {
+                None => return,
+                // Nothing that is the guest's can be reset while the host has this.
+                Some(TransitionError::OthersInReset { other, owner: Owner::Host, .. }) => {
+                    let place = self.plan().find(other);
+                    place.into_iter().for_each(|place| self.remove_at_the_end(place));
+                }
+                Some(error) => {
+                    return self
+                        .violation(format_args!("domain {id} cannot be released at the end: {error}"));
+                }
+            }
+        }
+    }
+
+    fn remove_at_the_end(&self, place: usize) {
+        if self.end_life(place).is_some()
+            && let Err(error) = self.machine().remove_device(self.address(place))
+        {
+            self.violation(format_args!("{} cannot be removed at the end: {error}", self.address(place)));
+        }
+    }
+}
