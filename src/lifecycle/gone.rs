@@ -8,7 +8,7 @@ use super::known::Known;
 use crate::Sbdf;
 use crate::platform::Platform;
 use crate::refcount::Holder;
-use crate::registry::{Departed, InHands};
+use crate::registry::{Departed, GoneError, InHands};
 
 impl<P: Platform> Lifecycle<P> {
     /// The hardware is gone already: no new use, no access, off every list at once; freed at its last put.
@@ -106,7 +106,16 @@ impl<P: Platform> Exodus<'_, P> {
             };
             (left, links, device.known.clone())
         };
-        let ((left, links, known), departed, farewell) = lifecycle.registry().depart(address, settle)?;
+        let ((left, links, known), departed, farewell) = loop {
+            match lifecycle.registry().depart(address, settle) {
+                Ok(left) => break left,
+                // Somebody is taking it down, stops at its next step, and reports it gone if it would have to stay.
+                Err(GoneError::NotFound(_)) if lifecycle.registry().lose(address)? => return Ok(()),
+                // It was closed, and is open again.
+                Err(GoneError::NotFound(_)) if lifecycle.registry().is_present(address) => {}
+                Err(error) => return Err(error.into()),
+            }
+        };
         if let Some(departure) = left {
             lifecycle.departures().wait(departure, departed.share(), self.number);
         }

@@ -143,14 +143,26 @@ impl<'a, P: Platform> Leaver<'a, P> {
     }
 }
 
-impl<P: Platform> Drop for Leaver<'_, P> {
-    fn drop(&mut self) {
+impl<P: Platform> Leaver<'_, P> {
+    /// The device stays. Whether it was reported gone meanwhile: then it may not.
+    pub(super) fn reopen(mut self) -> bool {
+        self.take_links_back();
+        self.closing.get_mut().take().is_some_and(Closing::reopen)
+    }
+
+    fn take_links_back(&mut self) {
         let Links { bridge, pf } = &mut self.links;
         let (bridge, pf) = (bridge.take(), pf.take());
         self.device(|device| {
             device.links.bridge = bridge.or(device.links.bridge.take());
             device.links.pf = pf.or(device.links.pf.take());
         });
+    }
+}
+
+impl<P: Platform> Drop for Leaver<'_, P> {
+    fn drop(&mut self) {
+        self.take_links_back();
     }
 }
 
@@ -166,7 +178,8 @@ impl<P: Platform> Claimed<P::Data> for Leaver<'_, P> {
 
 impl<P: Platform> InHand<P::Data> for Leaver<'_, P> {
     fn is_gone(&self) -> bool {
-        false
+        let closing = self.closing.try_borrow();
+        closing.is_ok_and(|closing| closing.as_ref().is_some_and(Closing::is_lost))
     }
 
     fn give_back(&self, bound: Bound<P::Data>) {

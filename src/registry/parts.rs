@@ -11,7 +11,7 @@ use super::snapshot::Devices;
 use crate::Sbdf;
 use crate::memory::NoMemory;
 use crate::owner::{DomainId, Owner};
-use crate::refcount::{Busy, Holder, Occupied, Slot};
+use crate::refcount::{Busy, Holder, Occupied, Slot, WouldDeadlock};
 use crate::sync::RawLock;
 use crate::transition::Transition;
 
@@ -56,6 +56,16 @@ impl<D, L: RawLock> Registry<D, L> {
             (None, Owner::Guest(id)) => Err(MoveError::NoDomain(id).into()),
             (None, _) => Err(MoveError::NoMemory(NoMemory).into()),
         }
+    }
+
+    /// A surprise removal of a device that somebody has closed, who will see; `false` if nobody has.
+    pub(crate) fn lose(&self, address: Sbdf) -> Result<bool, WouldDeadlock> {
+        self.core.arena.find(address).map_or(Ok(false), Slot::lose)
+    }
+
+    /// Whether a device is present at `address`.
+    pub(crate) fn is_present(&self, address: Sbdf) -> bool {
+        self.core.arena.find(address).is_some_and(|slot| slot.glance().is_present())
     }
 
     /// A surprise removal whose leavings the caller settles. Its holders are told when the last of what is returned

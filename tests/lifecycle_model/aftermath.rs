@@ -48,6 +48,7 @@ fn nature(operation: &Operation) -> Nature {
             | Operation::RunDeferred
             | Operation::Deassign { .. }
             | Operation::UnplugAnswered(..)
+            | Operation::Repair(_)
     );
     let breaks = matches!(
         operation,
@@ -106,7 +107,8 @@ pub(crate) fn settle(
             }
         };
         let Some(state) = states.iter().find(|state| fits(state)) else {
-            return Err(format!("after trouble {at} is\n  {seen:?}\nand may be\n  {states:#?}"));
+            let states: String = states.iter().map(|state| format!("\n  {state:?}")).collect();
+            return Err(format!("after trouble {at} is\n  {seen:?}\nand may be{states}"));
         };
         if *state == after.devices.get(&at).cloned() && state.is_some() {
             copy_faults(&mut model, after, at);
@@ -119,7 +121,9 @@ pub(crate) fn settle(
         }
         put(&mut model, at, state.clone());
     }
-    slots(&mut model, before);
+    if !matches!(operation, Operation::ReportFlushTimeout(_)) {
+        slots(&mut model, before);
+    }
     leavings(&mut model, before, stage);
     leftover(&mut model, operation, met, stage);
     Ok(model)
@@ -174,6 +178,9 @@ fn candidates(
         }
         if let Some(device) = was.as_ref().filter(|device| device.owner == Owner::Quarantine) {
             states.push(Some(Device { deferred: true, ..device.clone() }));
+            // Repaired, but its group waits on.
+            let whole = Device { broken: is.as_ref().is_some_and(|is| is.broken), ..waits(device) };
+            states.push(Some(Device { deferred: device.deferred, ..whole }));
         }
     }
     // An undo can fail only after something else has, and what it is undone of is a transition.

@@ -1048,7 +1048,10 @@ impl Model {
 
     fn flush_timeout(&mut self, at: Sbdf) -> Verdict {
         let Some(device) = self.devices.get_mut(&at) else { return no(Reason::NotFound) };
-        device.broken |= device.owner.guest().is_some();
+        if device.owner.guest().is_some() {
+            // Out of its guest's sight; the address there stays taken, as if the device were gone.
+            (device.broken, device.dma_of, device.seen_at) = (true, true, None);
+        }
         DONE
     }
 

@@ -305,3 +305,12 @@ fn the_scope_of_a_reset_is_asked_of_a_claimed_device() {
     machine.assign(&set(&[NIC]), OTHER).expect("assigned");
     assert_eq!(unclaimed.load(Ordering::Relaxed), 0);
 }
+
+#[test]
+fn a_member_that_is_in_quarantine_already_is_not_in_the_way_of_its_sets_reset() {
+    let machine = machine(&["04:00.0", "04:00.1"]);
+    machine.quarantine(&set(&["04:00.0"])).expect("quarantined");
+    sim(&machine).set_reset(at("04:00.1"), ResetSupport::Slot);
+    machine.quarantine(&set(&["04:00.0", "04:00.1"])).expect("the other one follows");
+    assert_eq!(owner(&machine, "04:00.1"), Some(Owner::Quarantine));
+}

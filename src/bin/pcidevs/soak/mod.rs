@@ -18,7 +18,7 @@
 //! | `storm` | rounds of these threads |
 //! | `world`, `plan`, `party`, `life`, `binding` | the machine; who hangs on whom; who is who; a device; what its owner gets |
 //! | `rules`, `ledger`, `removal`, `transition`, `audit`, `judge`, `chronicle` | the checks |
-//! | `statistics`, `report`, `watch`, `screen` | what is shown |
+//! | `statistics`, `report`, `watch`, `picture`, `screen` | what is shown |
 //!
 //! The checks compare what the core says with what it did: the IOMMU's entries, the attachments it switched on and
 //! off, and books that the threads keep themselves. A core that is wrong cannot excuse itself.
@@ -36,6 +36,7 @@ mod ledger;
 mod life;
 mod mishaps;
 mod party;
+mod picture;
 mod plan;
 mod removal;
 mod report;
@@ -45,6 +46,7 @@ mod statistics;
 mod storm;
 mod transition;
 mod vcpu;
+mod watch;
 mod world;
 
 use std::fmt::Display;
@@ -56,9 +58,13 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::source::{Source, fail};
-use report::Report;
+use report::{Report, grouped};
 use storm::Storm;
+use watch::Watch;
 use world::World;
+
+/// The exit status after a second Ctrl-C, as a shell has it.
+const INTERRUPTED: i32 = 130;
 
 /// The options of `soak`.
 #[derive(clap::Args)]
@@ -80,6 +86,10 @@ pub(crate) struct Arguments {
     /// Repeats a run's choices, though not its interleaving; random, and printed, if left out.
     #[arg(long, value_name = "X")]
     seed: Option<u64>,
+    /// Shows the devices while it lasts: whose they are, who holds them, what is attached. A table that refreshes on a
+    /// terminal, a line a second elsewhere.
+    #[arg(long)]
+    watch: bool,
     /// Prints the result as one line of JSON, the last on stdout.
     #[arg(long)]
     json: bool,
@@ -98,13 +108,12 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
         Ok(world) => world,
         Err(error) => return fail(&error),
     };
-    let judge = Arc::clone(world.judge());
-    if let Err(error) = ctrlc::set_handler(move || judge.stop()) {
+    if let Err(error) = catch_ctrl_c(&world) {
         return fail(&format_args!("cannot catch Ctrl-C: {error}"));
     }
     if !arguments.json {
         say(format_args!(
-            "soak: {}: {}, {}; {}, {}; {} s, faults {} ‰, seed {seed}",
+            "soak: {}: {}, {}\n      {}, {}, {} s, faults {} ‰, seed {seed}",
             source.name,
             counted(world.plan().len(), "function"),
             counted(world.plan().segments, "segment"),
@@ -117,17 +126,34 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
     world.begin_mishaps(seed);
     let begun = Instant::now();
     let storm = Storm { vcpus, seed, length: Duration::from_secs(arguments.seconds) };
-    let bar = progress_bar(storm.length);
-    let statistics = storm.blow(&world, |elapsed| {
-        std::thread::sleep(Duration::from_millis(50));
-        bar.set_position(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX));
-        bar.set_message(format!("{} k accesses", world.accesses() / 1000));
-    });
-    bar.finish_and_clear();
+    let statistics = if arguments.watch {
+        let mut watch = Watch::begin(storm.length);
+        storm.blow(&world, |elapsed| watch.look(&world, elapsed))
+    } else {
+        let bar = progress_bar(storm.length);
+        let statistics = storm.blow(&world, |elapsed| {
+            bar.set_position(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX));
+            bar.set_message(format!("{:>13} accesses", grouped(world.accesses())));
+        });
+        bar.finish_and_clear();
+        statistics
+    };
     let seconds = begun.elapsed().as_secs_f64();
     let report = Report::new(world, vcpus, seconds, statistics);
     report.print(arguments.json);
     if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// The first Ctrl-C ends the storm, the second one the command: a hook of a broken core may never return.
+fn catch_ctrl_c(world: &World) -> Result<(), ctrlc::Error> {
+    let judge = Arc::clone(world.judge());
+    ctrlc::set_handler(move || {
+        if !judge.goes_on() {
+            screen::restore();
+            std::process::exit(INTERRUPTED);
+        }
+        judge.stop();
+    })
 }
 
 fn progress_bar(length: Duration) -> ProgressBar {

@@ -83,7 +83,7 @@ impl Report {
             busy_by_holder: statistics.busy_by_holder,
             transitions: statistics.transitions,
             domain_deaths: statistics.domain_deaths,
-            faults: world.platform().injected() + world.mishaps().happened(),
+            faults: world.faults(),
             violations: world.judge().violations(),
             hits: statistics.hits,
         };
@@ -106,55 +106,93 @@ impl Report {
                 Err(error) => drop(fail(&error)),
             }
         } else {
-            say(self.table());
+            say(self.figures());
+            say("");
+            say(self.transitions());
             match self.violations {
-                0 => say("every promise was kept"),
-                1 => say("1 violation: see above"),
-                many => say(format_args!("{many} violations: see above")),
+                0 => say("\nevery promise was kept"),
+                1 => say("\n1 violation: see above"),
+                many => say(format_args!("\n{many} violations: see above")),
             }
         }
     }
 
-    fn table(&self) -> Table {
+    /// What went on all the time.
+    fn figures(&self) -> Table {
+        let Latency { p50, p99, p999, max } = self.latency_ns;
+        let left = [
+            ("accesses", grouped(self.accesses)),
+            ("  that reached a device", grouped(self.hits)),
+            ("  per second", grouped(self.accesses_per_second as u64)),
+            ("latency p50", nanoseconds(p50)),
+            ("  p99", nanoseconds(p99)),
+            ("  p99.9", nanoseconds(p999)),
+            ("  max", nanoseconds(max)),
+        ];
+        let right = [
+            ("DMAs landed", grouped(self.dma.landed)),
+            ("  blocked", grouped(self.dma.blocked)),
+            ("interrupts delivered", grouped(self.interrupts.delivered)),
+            ("  skipped", grouped(self.interrupts.skipped)),
+            ("devices reported gone", grouped(self.removals.gone)),
+            ("guests buried", grouped(self.domain_deaths)),
+            ("faults injected", grouped(self.faults)),
+        ];
         let mut table = Table::new();
         table.load_style(NOTHING);
-        let mut row = |what: &str, figure: String| {
-            table.add_row([what.to_owned(), figure]);
-        };
-        row("accesses", grouped(self.accesses));
-        row("  that reached a device", grouped(self.hits));
-        row("  per second", grouped(self.accesses_per_second as u64));
-        row("latency p50", nanoseconds(self.latency_ns.p50));
-        row("  p99", nanoseconds(self.latency_ns.p99));
-        row("  p99.9", nanoseconds(self.latency_ns.p999));
-        row("  max", nanoseconds(self.latency_ns.max));
-        row("DMAs landed", grouped(self.dma.landed));
-        row("  blocked", grouped(self.dma.blocked));
-        row("interrupts delivered", grouped(self.interrupts.delivered));
-        row("  skipped", grouped(self.interrupts.skipped));
-        row("removals ok", grouped(self.removals.ok));
-        row("  cancelled", grouped(self.removals.cancelled));
-        row("  reported gone", grouped(self.removals.gone));
-        row("  failed", grouped(self.removals.failed));
-        row("  busy", grouped(self.removals.busy));
-        for (holder, times) in &self.busy_by_holder {
-            row(&format!("    {holder}"), grouped(*times));
+        for ((left, first), (right, second)) in left.into_iter().zip(right) {
+            table.add_row([left.to_owned(), first, format!("    {right}"), second]);
         }
-        for (what, Outcomes { ok, refused, failed }) in &self.transitions {
-            row(what, format!("{ok} ok {refused} refused {failed} failed"));
+        align(&mut table, &[1, 3])
+    }
+
+    /// What was asked for, and what stood in the way of removals.
+    fn transitions(&self) -> Table {
+        let Removals { ok, busy, failed, cancelled, .. } = self.removals;
+        let remove = Outcomes { ok, refused: busy + cancelled, failed };
+        let transitions = self.transitions.iter().map(|(what, outcomes)| (*what, *outcomes));
+        let mut transitions: Vec<_> = transitions.chain([("remove", remove)]).collect();
+        transitions.sort_unstable_by_key(|(what, _)| *what);
+        let mut left = transitions.into_iter();
+        let mut right = self.busy_by_holder.iter();
+        let mut table = Table::new();
+        table.load_style(NOTHING);
+        table.add_row(["", "ok", "refused", "failed", "    stood in the way of removals", ""]);
+        loop {
+            let (left, right) = (left.next(), right.next());
+            if left.is_none() && right.is_none() {
+                return align(&mut table, &[1, 2, 3, 5]);
+            }
+            let mut row = [const { String::new() }; 6];
+            if let Some((what, Outcomes { ok, refused, failed })) = left {
+                row[0] = what.to_owned();
+                [row[1], row[2], row[3]] = [ok, refused, failed].map(grouped);
+            }
+            if let Some((holder, times)) = right {
+                [row[4], row[5]] = [format!("    {holder}"), grouped(*times)];
+            }
+            table.add_row(row);
         }
-        row("domain deaths", grouped(self.domain_deaths));
-        row("faults", grouped(self.faults));
-        row("violations", grouped(self.violations));
-        if let Some(figures) = table.column_mut(1) {
-            figures.set_cell_alignment(CellAlignment::Right);
-        }
-        table
     }
 }
 
+/// Figures are read from the right.
+fn align(table: &mut Table, figures: &[usize]) -> Table {
+    for column in figures {
+        if let Some(column) = table.column_mut(*column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    for line in 0..table.column_count() {
+        if let Some(column) = table.column_mut(line) {
+            column.set_padding((0, 1));
+        }
+    }
+    table.clone()
+}
+
 /// Thousands apart, as people read them.
-fn grouped(number: u64) -> String {
+pub(crate) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() * 4 / 3);
     for (place, digit) in digits.chars().enumerate() {

@@ -14,6 +14,8 @@ use super::{administrator, backend, engine, guardian, hotplug, mishaps, vcpu};
 
 /// How long a round lasts.
 const ROUND: Duration = Duration::from_secs(1);
+/// How often it is looked at.
+const TICK: Duration = Duration::from_millis(50);
 
 /// What a storm is made of.
 pub(crate) struct Storm {
@@ -33,6 +35,7 @@ impl Storm {
             let seed = self.seed.wrapping_add(round << 32);
             statistics.add(&self.round(world, seed, || {
                 while world.runs() && begun.elapsed() < end {
+                    std::thread::sleep(TICK.min(end.saturating_sub(begun.elapsed())));
                     watch(begun.elapsed());
                 }
             }));

@@ -229,6 +229,11 @@ impl World {
         self.accesses.load(Ordering::Relaxed)
     }
 
+    /// How many hooks and attachments failed on purpose.
+    pub(crate) fn faults(&self) -> u64 {
+        self.platform().injected() + self.mishaps.happened()
+    }
+
     /// A member of the bundle leaves it: until it is gathered again it may be seen in part.
     pub(crate) fn split_bundle(&self) {
         self.bundle_epoch.fetch_or(1, Ordering::SeqCst);
