@@ -167,7 +167,7 @@ impl<P: Platform> Lifecycle<P> {
     ) -> Result<(Binding<P::Data>, GroupClaims<P>), TransitionError> {
         let mut work = [Work::new(newcomer, known.clone(), Bound::default(), Owner::Unowned, Owner::Host)];
         let groups = self.keep_shared(&mut work)?;
-        self.check_separable(&work, steps::ENTER, Owner::Host)?;
+        self.check_separable(&work, steps::ENTER)?;
         self.check_groups(&work, &groups, steps::ENTER, Owner::Host)?;
         let mut transaction = Transaction::new(self.platform(), steps::ENTER, &mut work)?;
         match transaction.run() {

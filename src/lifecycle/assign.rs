@@ -139,7 +139,11 @@ impl<P: Platform> Lifecycle<P> {
         if from != Owner::Quarantine && ask(at, || self.platform().keeps_in_quarantine(at))? {
             return Ok(Way::To(Owner::Quarantine));
         }
-        let group = claim.with(|device, _| device.known.group.clone())?;
+        let known = claim.with(|device, _| device.known.clone())?;
+        if from != Owner::Quarantine && self.shares_with_broken(at, &known) {
+            return Ok(Way::To(Owner::Quarantine));
+        }
+        let group = known.group.clone();
         let waits = match group.as_deref() {
             Some(Group { key: Key::Platform(id), .. })
                 if group.as_ref().is_some_and(|group| group.len() == 1) =>

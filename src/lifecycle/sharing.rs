@@ -10,7 +10,8 @@ use super::Lifecycle;
 use super::error::TransitionError;
 use super::group::GroupClaim;
 use super::hand::Work;
-use super::steps::Plan;
+use super::known::Known;
+use super::steps::{Plan, has_tables};
 use crate::Sbdf;
 use crate::memory::NoMemory;
 use crate::owner::Owner;
@@ -22,13 +23,8 @@ impl<P: Platform> Lifecycle<P> {
     /// Whether every device that shares a requester ID with a member comes along.
     ///
     /// Bridges need not: they only forward. Who enters joins the host's devices. What is broken cannot come along,
-    /// and waits for its repair while the others leave their guest.
-    pub(super) fn check_separable(
-        &self,
-        work: &[Work<'_, P>],
-        plan: &Plan,
-        to: Owner,
-    ) -> Result<(), TransitionError> {
+    /// and waits for its repair while the others go to quarantine.
+    pub(super) fn check_separable(&self, work: &[Work<'_, P>], plan: &Plan) -> Result<(), TransitionError> {
         if !plan.enters && !plan.blocks {
             // These steps leave every requester ID as it is.
             return Ok(());
@@ -41,7 +37,7 @@ impl<P: Platform> Lifecycle<P> {
                 }
                 let inside = work.iter().filter(|other| other.known.requesters.contains(&id)).count();
                 if users > inside {
-                    self.check_sharers(work, member.address, id, users - inside, plan.enters, to)?;
+                    self.check_sharers(work, member.address, id, users - inside, plan.enters)?;
                 }
             }
         }
@@ -68,6 +64,21 @@ impl<P: Platform> Lifecycle<P> {
         met < users
     }
 
+    /// Whether a device that shares a requester ID with this one is broken.
+    pub(super) fn shares_with_broken(&self, device: Sbdf, known: &Known<P::Lock>) -> bool {
+        let shares = |other: &Known<P::Lock>| known.requesters.iter().any(|id| other.requesters.contains(id));
+        let mut next =
+            Some(Sbdf::default()).filter(|_| known.requesters.iter().any(|id| self.users(*id) > 1));
+        while let Some(other) = next.and_then(|from| self.registry().next_device(from)) {
+            next = other.successor();
+            let Ok(sharer) = self.registry().lock(other) else { continue };
+            if other != device && sharer.broken().is_some() && shares(&sharer.known) {
+                return true;
+            }
+        }
+        false
+    }
+
     /// Looks at those outside the set that have this ID; so many are counted.
     fn check_sharers(
         &self,
@@ -76,9 +87,11 @@ impl<P: Platform> Lifecycle<P> {
         id: Sbdf,
         counted: usize,
         enters: bool,
-        to: Owner,
     ) -> Result<(), TransitionError> {
         let mut met = 0;
+        // What a broken device may still do under this ID must reach nobody.
+        let mut members = work.iter().filter(|member| member.known.requesters.contains(&id));
+        let goes_nowhere = members.all(|member| !has_tables(member.to));
         let mut next = Some(Sbdf::default());
         while let Some(other) = next.and_then(|from| self.registry().next_device(from)) {
             next = other.successor();
@@ -94,7 +107,7 @@ impl<P: Platform> Lifecycle<P> {
                 || if enters {
                     matches!(sharer.owner(), Owner::Host | Owner::Unowned) && !sharer.is_claimed()
                 } else {
-                    sharer.broken().is_some() && to.guest().is_none()
+                    sharer.broken().is_some() && goes_nowhere
                 };
             if !comes_apart {
                 return Err(TransitionError::Inseparable { device, other });

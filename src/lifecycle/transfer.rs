@@ -147,7 +147,7 @@ impl<P: Platform> Lifecycle<P> {
         change: &Change<'_, P>,
     ) -> Result<Claimed<'_, P>, TransitionError> {
         let groups = Self::claim_groups(work)?;
-        self.check_separable(work, change.steps, change.to)?;
+        self.check_separable(work, change.steps)?;
         self.check_groups(work, &groups, change.steps, change.to)?;
         if change.steps.enters {
             self.find_shared(work)?;
