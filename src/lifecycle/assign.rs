@@ -68,8 +68,8 @@ impl<P: Platform> Lifecycle<P> {
 
     /// Takes devices back from a guest, or out of quarantine.
     ///
-    /// They go to the host; to quarantine where the device was in quarantine before, where the platform says so, and
-    /// while a removal of them is pending. A device of a group that the host cannot have yet waits in quarantine
+    /// They go to the host; to quarantine where the device was in quarantine before, where the platform says so, while
+    /// a removal of them is pending, and while a device that shares a requester ID is broken or in quarantine. A device of a group that the host cannot have yet waits in quarantine
     /// ([`Device::is_deferred`](super::Device::is_deferred)); when the last member has left its guest and nobody has
     /// the group open, all that wait go back in one transition.
     pub fn deassign(&self, set: &[Member], from: Owner) -> Result<(), TransitionError> {
@@ -140,14 +140,13 @@ impl<P: Platform> Lifecycle<P> {
             return Ok(Way::To(Owner::Quarantine));
         }
         let known = claim.with(|device, _| device.known.clone())?;
-        if from != Owner::Quarantine && self.shares_with_broken(at, &known) {
+        if from != Owner::Quarantine && self.has_blocked_sharer(at, &known) {
+            // With the host's tables behind an ID of both, the other one would reach the host's memory.
             return Ok(Way::To(Owner::Quarantine));
         }
-        let group = known.group.clone();
-        let waits = match group.as_deref() {
-            Some(Group { key: Key::Platform(id), .. })
-                if group.as_ref().is_some_and(|group| group.len() == 1) =>
-            {
+        let group = known.group.as_ref();
+        let waits = match group.map(|group| &**group) {
+            Some(Group { key: Key::Platform(id), .. }) if group.is_some_and(|group| group.len() == 1) => {
                 ask(at, || self.platform().group_in_use(*id))?
             }
             Some(Group { key: Key::Platform(_), .. }) => true,

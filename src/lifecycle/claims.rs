@@ -78,6 +78,13 @@ impl<'a, P: Platform> Claims<'a, P> {
             || self.staying.iter().any(|claim| claim.address() == device)
     }
 
+    /// Sends one member elsewhere.
+    pub(super) fn divert(&mut self, place: usize, to: Owner) {
+        if let Some(member) = self.members.get_mut(place) {
+            member.to = to;
+        }
+    }
+
     /// The others have arrived: those that stay are what the transition makes of them.
     pub(super) fn settle(&self, settle: &dyn Fn(&mut Condition, Owner)) {
         for claim in &self.staying {

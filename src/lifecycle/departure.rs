@@ -65,7 +65,7 @@ impl<P: Platform> Departure<P> {
         }
         for place in 0..self.bound.len() {
             if let Some(entry) = self.bound.nth_from_last(place)
-                && entry.effect == Effect::InEffect
+                && entry.effect == Effect::On
             {
                 guarded(|| entry.attachment.undo(hand, Hardware::Gone))?;
                 entry.effect = Effect::Undone;

@@ -163,7 +163,8 @@ pub(super) struct Entry<D> {
 /// Whether an attachment is in effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Effect {
-    InEffect,
+    /// It is.
+    On,
     /// The transition under way has undone it.
     Undone,
     /// An earlier transition has, and could not redo it: the device is broken.
@@ -178,7 +179,7 @@ impl<D> Default for Bound<D> {
 
 impl<D> Entry<D> {
     fn new(attachment: Box<dyn Attachment<D>>) -> Self {
-        Self { attachment, effect: Effect::InEffect }
+        Self { attachment, effect: Effect::On }
     }
 }
 
@@ -304,7 +305,7 @@ impl<P: Platform> Locked<'_, Device<P>, P::Lock> {
         if self.is_claimed() {
             return None;
         }
-        let wanted = |entry: &Entry<_>| entry.effect == Effect::InEffect && which(&*entry.attachment);
+        let wanted = |entry: &Entry<_>| entry.effect == Effect::On && which(&*entry.attachment);
         let place = self.bound.registered.iter().rposition(wanted)?;
         Some(self.bound.registered.remove(place).attachment)
     }

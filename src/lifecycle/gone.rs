@@ -8,7 +8,7 @@ use super::known::Known;
 use crate::Sbdf;
 use crate::platform::Platform;
 use crate::refcount::Holder;
-use crate::registry::{Departed, InHands};
+use crate::registry::{Departed, GoneError, InHands};
 
 impl<P: Platform> Lifecycle<P> {
     /// The hardware is gone already: no new use, no access, off every list at once; freed at its last put.
@@ -34,6 +34,9 @@ impl<P: Platform> Lifecycle<P> {
     }
 }
 
+/// A physical function whose virtual functions leave, and which of them left last.
+type LeavingPf<P> = (Departed<Device<P>, <P as Platform>::Lock>, Option<Sbdf>);
+
 /// Everything that is gone with one device. All of it leaves before the first hook is called for any of it: a hook
 /// that hangs hangs one device. Dropping this does what is left, since callbacks of holders may panic.
 struct Exodus<'a, P: Platform> {
@@ -41,7 +44,7 @@ struct Exodus<'a, P: Platform> {
     /// Names what is to be cleared up after it.
     number: u64,
     /// Whose virtual functions leave, and which of them left last.
-    pf: Option<(Departed<Device<P>, P::Lock>, Option<Sbdf>)>,
+    pf: Option<LeavingPf<P>>,
     /// From where, and to where, what is behind a bridge leaves.
     behind: Option<(Sbdf, Sbdf)>,
 }
@@ -106,7 +109,16 @@ impl<P: Platform> Exodus<'_, P> {
             };
             (left, links, device.known.clone())
         };
-        let ((left, links, known), departed, farewell) = lifecycle.registry().depart(address, settle)?;
+        let ((left, links, known), departed, farewell) = loop {
+            match lifecycle.registry().depart(address, settle) {
+                Ok(left) => break left,
+                // Somebody is taking it down, stops at its next step, and reports it gone if it would have to stay.
+                Err(GoneError::NotFound(_)) if lifecycle.registry().lose(address)? => return Ok(()),
+                // It was closed, and is open again.
+                Err(GoneError::NotFound(_)) if lifecycle.registry().is_present(address) => {}
+                Err(error) => return Err(error.into()),
+            }
+        };
         if let Some(departure) = left {
             lifecycle.departures().wait(departure, departed.share(), self.number);
         }

@@ -143,14 +143,26 @@ impl<'a, P: Platform> Leaver<'a, P> {
     }
 }
 
-impl<P: Platform> Drop for Leaver<'_, P> {
-    fn drop(&mut self) {
+impl<P: Platform> Leaver<'_, P> {
+    /// The device stays. Whether it was reported gone meanwhile: then it may not.
+    pub(super) fn reopen(mut self) -> bool {
+        self.take_links_back();
+        self.closing.get_mut().take().is_some_and(Closing::reopen)
+    }
+
+    fn take_links_back(&mut self) {
         let Links { bridge, pf } = &mut self.links;
         let (bridge, pf) = (bridge.take(), pf.take());
         self.device(|device| {
             device.links.bridge = bridge.or(device.links.bridge.take());
             device.links.pf = pf.or(device.links.pf.take());
         });
+    }
+}
+
+impl<P: Platform> Drop for Leaver<'_, P> {
+    fn drop(&mut self) {
+        self.take_links_back();
     }
 }
 
@@ -166,7 +178,8 @@ impl<P: Platform> Claimed<P::Data> for Leaver<'_, P> {
 
 impl<P: Platform> InHand<P::Data> for Leaver<'_, P> {
     fn is_gone(&self) -> bool {
-        false
+        let closing = self.closing.try_borrow();
+        closing.is_ok_and(|closing| closing.as_ref().is_some_and(Closing::is_lost))
     }
 
     fn give_back(&self, bound: Bound<P::Data>) {
@@ -190,6 +203,7 @@ impl<P: Platform> Claimed<P::Data> for Departed<Device<P>, P::Lock> {
 pub(super) type Works<'a, P> = Few<Work<'a, P>, 1>;
 
 /// One member of a transition.
+#[expect(clippy::struct_excessive_bools, reason = "each says one thing that a step found or did")]
 pub(super) struct Work<'a, P: Platform> {
     pub(super) hand: &'a dyn InHand<P::Data>,
     pub(super) address: Sbdf,
@@ -270,7 +284,7 @@ impl<'a, P: Platform> Work<'a, P> {
     /// Undoes an attachment, counted from the last.
     pub(super) fn undo_attachment(&mut self, place: usize) -> Result<(), HookError> {
         if let Some(entry) = self.bound.nth_from_last(place)
-            && entry.effect == Effect::InEffect
+            && entry.effect == Effect::On
         {
             entry.attachment.undo(self.hand, Hardware::Present)?;
             entry.effect = Effect::Undone;
@@ -283,7 +297,7 @@ impl<'a, P: Platform> Work<'a, P> {
             && entry.effect == Effect::Undone
         {
             entry.attachment.redo(self.hand)?;
-            entry.effect = Effect::InEffect;
+            entry.effect = Effect::On;
         }
         Ok(())
     }

@@ -40,6 +40,11 @@ pub(super) struct Known<L: crate::sync::RawLock> {
 }
 
 impl<L: crate::sync::RawLock> Known<L> {
+    /// Whether one of its requester IDs is one of `other`'s as well.
+    pub(super) fn shares_requester(&self, other: &Self) -> bool {
+        self.requesters.iter().any(|requester| other.requesters.contains(requester))
+    }
+
     /// Its phantom functions.
     pub(super) fn phantoms(&self, at: Sbdf) -> impl Iterator<Item = Sbdf> + use<L> {
         self.stride.into_iter().flat_map(move |stride| phantom_functions(at, stride))

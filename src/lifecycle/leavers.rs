@@ -13,62 +13,71 @@ use crate::memory::NoMemory;
 use crate::platform::{Claimed, Platform};
 use crate::registry::with_room;
 
-/// Closed devices, those that depend on others first. Dropping it opens them again.
-pub(super) struct Leavers<'a, P: Platform>(Vec<Leaver<'a, P>>);
+/// Closed devices, those that depend on others first. Dropping it opens them again; one whose hardware has gone
+/// meanwhile is reported gone.
+pub(super) struct Leavers<'a, P: Platform> {
+    lifecycle: &'a Lifecycle<P>,
+    members: Vec<Leaver<'a, P>>,
+}
 
 impl<'a, P: Platform> Leavers<'a, P> {
     /// None yet, with room for so many.
-    pub(super) fn with_room(room: usize) -> Result<Self, NoMemory> {
-        with_room(room).map(Self)
+    pub(super) fn with_room(lifecycle: &'a Lifecycle<P>, room: usize) -> Result<Self, NoMemory> {
+        Ok(Self { lifecycle, members: with_room(room)? })
     }
 
     /// Takes in one that depends on none of those before. There is room.
     pub(super) fn push(&mut self, leaver: Leaver<'a, P>) {
-        self.0.push(leaver);
+        self.members.push(leaver);
     }
 
     pub(super) fn as_slice(&self) -> &[Leaver<'a, P>] {
-        &self.0
+        &self.members
     }
 
     /// How many uses of this device its members hold.
     pub(super) fn holds(&self, device: Sbdf) -> u32 {
-        self.0.iter().map(|leaver| leaver.holds(device)).sum()
+        self.members.iter().map(|leaver| leaver.holds(device)).sum()
     }
 
     /// Unlinks and destroys all of them. They have been taken down, so a destructor that panics does not keep the rest.
-    pub(super) fn finish(mut self, lifecycle: &Lifecycle<P>) {
-        struct Rest<'l, 'a, P: Platform>(&'l Lifecycle<P>, Leavers<'a, P>);
+    pub(super) fn finish(mut self) {
+        struct Rest<'a, P: Platform>(Leavers<'a, P>);
 
-        impl<P: Platform> Rest<'_, '_, P> {
+        impl<P: Platform> Rest<'_, P> {
             fn finish(&mut self) {
-                while let Some(leaver) = self.1.0.pop() {
+                let Leavers { lifecycle, members } = &mut self.0;
+                while let Some(leaver) = members.pop() {
                     // The maps first: once the device has left, its address is free for the next one.
                     let address = Claimed::address(&leaver);
                     if let Some(known) = leaver.known() {
-                        self.0.leave_maps(address, &known);
-                        self.0.forget(address, &known);
+                        lifecycle.leave_maps(address, &known);
+                        lifecycle.forget(address, &known);
                     }
                     leaver.finish();
                 }
             }
         }
 
-        impl<P: Platform> Drop for Rest<'_, '_, P> {
+        impl<P: Platform> Drop for Rest<'_, P> {
             fn drop(&mut self) {
                 self.finish();
             }
         }
 
-        self.0.reverse();
-        Rest(lifecycle, self).finish();
+        self.members.reverse();
+        Rest(self).finish();
     }
 }
 
 impl<P: Platform> Drop for Leavers<'_, P> {
     fn drop(&mut self) {
-        while let Some(last) = self.0.pop() {
-            drop(last);
+        while let Some(last) = self.members.pop() {
+            let address = Claimed::address(&last);
+            if last.reopen() {
+                // Somebody else may have seen it first.
+                let _gone = self.lifecycle.report_gone(address);
+            }
         }
     }
 }

@@ -124,7 +124,7 @@ impl<P: Platform> Lifecycle<P> {
 
     /// Takes a closed device down; if that fails it is open again, and broken.
     fn take_down(&self, closing: DeviceClosing<'_, P>, span: &Span<'_, P>) -> Result<(), TransitionError> {
-        let mut leavers = Leavers::with_room(1)?;
+        let mut leavers = Leavers::with_room(self, 1)?;
         leavers.push(Leaver::new(closing));
         self.take_down_all(leavers, span)
     }
@@ -132,7 +132,7 @@ impl<P: Platform> Lifecycle<P> {
     /// Takes closed devices down together: all, or all are open again.
     fn take_down_all(&self, leavers: Leavers<'_, P>, span: &Span<'_, P>) -> Result<(), TransitionError> {
         self.run_leave(leavers.as_slice(), span)?;
-        leavers.finish(self);
+        leavers.finish();
         Ok(())
     }
 
@@ -215,7 +215,7 @@ impl<P: Platform> Lifecycle<P> {
         }
         // A virtual function comes after its physical one, and behind a bridge are higher buses.
         set.sort_unstable_by(|one, other| other.cmp(one));
-        let mut leavers = Leavers::with_room(set.len())?;
+        let mut leavers = Leavers::with_room(self, set.len())?;
         for address in &*set {
             // What closed members hold of this one is in our hands.
             let held = leavers.holds(*address);

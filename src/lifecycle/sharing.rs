@@ -6,14 +6,15 @@
 
 use alloc::vec::Vec;
 
-use super::Lifecycle;
+use super::claims::Claims;
 use super::error::TransitionError;
 use super::group::GroupClaim;
 use super::hand::Work;
 use super::known::Known;
-use super::steps::{Plan, has_tables};
+use super::steps::Plan;
+use super::{Lifecycle, LockedDevice};
 use crate::Sbdf;
-use crate::memory::NoMemory;
+use crate::memory::{NoMemory, Shared};
 use crate::owner::Owner;
 use crate::platform::Platform;
 use crate::refcount::{Busy, Holder};
@@ -22,8 +23,8 @@ use crate::transition::Transition;
 impl<P: Platform> Lifecycle<P> {
     /// Whether every device that shares a requester ID with a member comes along.
     ///
-    /// Bridges need not: they only forward. Who enters joins the host's devices. What is broken cannot come along,
-    /// and waits for its repair while the others go to quarantine.
+    /// Bridges need not: they only forward. Who goes to the host joins the devices that are there. Who goes where
+    /// nothing reaches memory joins those that are there, and leaves a broken one behind, which cannot come along.
     pub(super) fn check_separable(&self, work: &[Work<'_, P>], plan: &Plan) -> Result<(), TransitionError> {
         if !plan.enters && !plan.blocks {
             // These steps leave every requester ID as it is.
@@ -37,7 +38,7 @@ impl<P: Platform> Lifecycle<P> {
                 }
                 let inside = work.iter().filter(|other| other.known.requesters.contains(&id)).count();
                 if users > inside {
-                    self.check_sharers(work, member.address, id, users - inside, plan.enters)?;
+                    self.check_sharers(work, member, id, users - inside, plan.enters)?;
                 }
             }
         }
@@ -64,34 +65,16 @@ impl<P: Platform> Lifecycle<P> {
         met < users
     }
 
-    /// Whether a device that shares a requester ID with this one is broken.
-    pub(super) fn shares_with_broken(&self, device: Sbdf, known: &Known<P::Lock>) -> bool {
-        let shares = |other: &Known<P::Lock>| known.requesters.iter().any(|id| other.requesters.contains(id));
-        let mut next =
-            Some(Sbdf::default()).filter(|_| known.requesters.iter().any(|id| self.users(*id) > 1));
-        while let Some(other) = next.and_then(|from| self.registry().next_device(from)) {
-            next = other.successor();
-            let Ok(sharer) = self.registry().lock(other) else { continue };
-            if other != device && sharer.broken().is_some() && shares(&sharer.known) {
-                return true;
-            }
-        }
-        false
-    }
-
     /// Looks at those outside the set that have this ID; so many are counted.
     fn check_sharers(
         &self,
         work: &[Work<'_, P>],
-        device: Sbdf,
+        member: &Work<'_, P>,
         id: Sbdf,
         counted: usize,
         enters: bool,
     ) -> Result<(), TransitionError> {
         let mut met = 0;
-        // What a broken device may still do under this ID must reach nobody.
-        let mut members = work.iter().filter(|member| member.known.requesters.contains(&id));
-        let goes_nowhere = members.all(|member| !has_tables(member.to));
         let mut next = Some(Sbdf::default());
         while let Some(other) = next.and_then(|from| self.registry().next_device(from)) {
             next = other.successor();
@@ -103,21 +86,67 @@ impl<P: Platform> Lifecycle<P> {
                 continue;
             }
             met += 1;
-            let comes_apart = sharer.known.behind.is_some()
-                || if enters {
-                    matches!(sharer.owner(), Owner::Host | Owner::Unowned) && !sharer.is_claimed()
-                } else {
-                    sharer.broken().is_some() && goes_nowhere
-                };
-            if !comes_apart {
-                return Err(TransitionError::Inseparable { device, other });
+            let comes_apart = match member.to {
+                Owner::Host => matches!(sharer.owner(), Owner::Host | Owner::Unowned) && !sharer.is_claimed(),
+                Owner::Quarantine | Owner::Hidden => is_blocked(&sharer),
+                Owner::Guest(_) | Owner::Unowned => false,
+            };
+            if sharer.known.behind.is_none() && !comes_apart {
+                return Err(TransitionError::Inseparable { device: member.address, other });
             }
         }
         if met < counted && !enters {
             // One of them is on its way here, or away.
-            return Err(TransitionError::Busy(device, Busy::because(Holder::Transition(Transition::Add))));
+            return Err(TransitionError::Busy(
+                member.address,
+                Busy::because(Holder::Transition(Transition::Add)),
+            ));
         }
         Ok(())
+    }
+
+    /// Members that share a requester ID go to one place: if one of them is sent to quarantine, all of them are.
+    pub(super) fn keep_together(&self, claims: &mut Claims<'_, P>, to: Owner) -> Result<(), TransitionError> {
+        if claims.iter().all(|member| member.to == to) {
+            return Ok(());
+        }
+        let mut sharers: Vec<(usize, Shared<Known<P::Lock>>)> = Vec::new();
+        for (place, member) in claims.iter().enumerate() {
+            let known = member.claim.with(|device, _| device.known.clone())?;
+            if known.requesters.iter().any(|id| self.users(*id) > 1) {
+                sharers.try_reserve(1).map_err(NoMemory::from)?;
+                sharers.push((place, known));
+            }
+        }
+        let diverted = |claims: &Claims<'_, P>, place: usize| claims[place].to != to;
+        loop {
+            let follows = |(place, known): &&(usize, Shared<Known<P::Lock>>)| {
+                let shares = |(_, other): &(usize, Shared<Known<P::Lock>>)| known.shares_requester(other);
+                let leads = |other: &(usize, _)| diverted(claims, other.0) && shares(other);
+                !diverted(claims, *place) && sharers.iter().any(leads)
+            };
+            let Some((place, _)) = sharers.iter().find(follows) else { return Ok(()) };
+            claims.divert(*place, Owner::Quarantine);
+        }
+    }
+
+    /// Whether somebody who shares a requester ID with this device cannot go to the host with it: broken, or kept from
+    /// reaching memory.
+    pub(super) fn has_blocked_sharer(&self, device: Sbdf, known: &Known<P::Lock>) -> bool {
+        if known.requesters.iter().all(|id| self.users(*id) <= 1) {
+            return false;
+        }
+        let mut next = Some(Sbdf::default());
+        while let Some(other) = next.and_then(|from| self.registry().next_device(from)) {
+            next = other.successor();
+            let is_blocked = |sharer: LockedDevice<'_, P>| {
+                sharer.known.behind.is_none() && sharer.known.shares_requester(known) && is_blocked(&sharer)
+            };
+            if other != device && self.lock(other).is_ok_and(is_blocked) {
+                return true;
+            }
+        }
+        false
     }
 
     /// Finds the entries that devices outside the set need too, and claims their groups so that the answer stays.
@@ -173,4 +202,9 @@ impl<P: Platform> Lifecycle<P> {
         }
         Ok(keeps)
     }
+}
+
+/// Whether a device reaches no memory, or ought not to.
+fn is_blocked<P: Platform>(device: &LockedDevice<'_, P>) -> bool {
+    device.broken().is_some() || matches!(device.owner(), Owner::Quarantine | Owner::Hidden)
 }

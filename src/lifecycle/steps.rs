@@ -338,6 +338,6 @@ fn map_msix<P: Platform>(platform: &P, work: &mut Work<'_, P>, mapped: bool) -> 
 }
 
 /// Whether an owner has IOMMU tables of its own.
-pub(super) fn has_tables(owner: Owner) -> bool {
+fn has_tables(owner: Owner) -> bool {
     matches!(owner, Owner::Host | Owner::Guest(_))
 }

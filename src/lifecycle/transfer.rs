@@ -39,6 +39,9 @@ type Claimed<'a, P> = (Vec<GroupClaim<<P as Platform>::Lock>>, Claims<'a, P>);
 /// Where a device goes, or is to stay, or why not.
 type Destination = Result<Option<Owner>, TransitionError>;
 
+/// Where a claimed device goes, or why not.
+type Redirected = Result<Way, TransitionError>;
+
 /// What distinguishes one change of owner from another.
 pub(super) struct Change<'a, P: Platform> {
     pub(super) kind: Transition,
@@ -48,7 +51,7 @@ pub(super) struct Change<'a, P: Platform> {
     /// Looks at each device under its lock: where it goes, `None` if it stays as it is, or why not.
     pub(super) admit: &'a dyn Fn(&mut Admission<'_, P>, Sbdf) -> Destination,
     /// Where a claimed device goes, with what only the platform knows.
-    pub(super) redirect: &'a dyn Fn(&DeviceClaim<P>, Owner) -> Result<Way, TransitionError>,
+    pub(super) redirect: &'a dyn Fn(&DeviceClaim<P>, Owner) -> Redirected,
     /// What the device is afterwards. Nothing of it may change before.
     pub(super) settle: &'a dyn Fn(&mut Condition, Owner),
 }
@@ -78,6 +81,7 @@ impl<P: Platform> Lifecycle<P> {
             }
         }
         claims.redirect(change.redirect)?;
+        self.keep_together(&mut claims, change.to)?;
         if !claims.is_empty() {
             self.carry_out(&claims, change, &span)?;
         }

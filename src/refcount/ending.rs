@@ -7,8 +7,8 @@ use core::ptr::NonNull;
 
 use super::Busy;
 use super::reference::Ref;
-use super::slot::{Slot, WouldDeadlock};
-use super::word::State;
+use super::slot::{ARRIVING, LOST, Slot, WouldDeadlock};
+use super::word::{Seen, State};
 use crate::sync::{RawLock, Site, WaitTable, weakened};
 
 impl<T, L: RawLock> Slot<T, L> {
@@ -27,7 +27,7 @@ impl<T, L: RawLock> Slot<T, L> {
                     // SAFETY: under the device lock and LIVE: the value is there, and this thread's.
                     permit(unsafe { value.deref().assume_init_ref() })
                 };
-                permitted.then(|| self.word.close(held))
+                permitted.then(|| self.newly_closed(self.word.close(held)))
             })?;
             let seen = match closed {
                 None => return Err(CloseRefused::NotPermitted),
@@ -52,6 +52,11 @@ impl<T, L: RawLock> Slot<T, L> {
         }
     }
 
+    /// Under the device lock: what was reported of the device before does not concern this closing.
+    pub(super) fn newly_closed(&self, closed: Result<Seen, Seen>) -> Result<Seen, Seen> {
+        closed.inspect(|_| self.set_marks(self.marks() & !LOST))
+    }
+
     /// Closing happens under the device lock, for that instant only: a locked access is either over, or will
     /// find the device closed.
     pub(super) fn close_once<R>(&self, close: impl FnOnce() -> R) -> Result<R, WouldDeadlock> {
@@ -65,6 +70,19 @@ impl<T, L: RawLock> Slot<T, L> {
             return Err(WouldDeadlock);
         }
         Ok(self.word.gone().ok().map(|_| Departure { slot: self }))
+    }
+
+    /// The hardware of a device that somebody has closed is gone: whoever closed it will see. `false` if nobody has.
+    pub(crate) fn lose(&self) -> Result<bool, WouldDeadlock> {
+        self.under_lock(|| {
+            let seen = self.word.look(Site::LockedAcquire);
+            let closed = seen.state() == State::Closed && !seen.is_vacant() && self.marks() & ARRIVING == 0;
+            if closed {
+                // It may be vacant by now, or another device may be on its way: to be opened, or closed again, clears it.
+                self.add_marks(LOST);
+            }
+            closed
+        })
     }
 
     /// The hardware is gone and this very thread is inside the device, so nobody drains it, and nobody will put
@@ -109,6 +127,29 @@ impl<T, L: RawLock> Closed<'_, T, L> {
         teardown(unsafe { value.deref().assume_init_mut() })
     }
 
+    /// It was reported gone meanwhile: its hardware may not be touched any more, and it may not stay.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.0.marks() & LOST != 0
+    }
+
+    /// Opens the device again, the same as before. Whether it was reported gone meanwhile: then it may not stay.
+    pub(crate) fn reopen(self) -> bool {
+        let lost = self.open_again();
+        core::mem::forget(self);
+        lost
+    }
+
+    fn open_again(&self) -> bool {
+        let slot = self.0;
+        let reopen = || {
+            slot.word.reopen();
+            slot.marks() & LOST != 0
+        };
+        // Under the device lock: whoever reports it gone finds it closed, and is seen here, or finds it open. This thread
+        // does not hold the lock of a device that nobody reaches.
+        slot.under_lock(reopen).unwrap_or_else(|WouldDeadlock| reopen())
+    }
+
     /// Runs the destructor and frees the address.
     pub(crate) fn destroy(self) {
         let slot = NonNull::from(self.0);
@@ -120,7 +161,7 @@ impl<T, L: RawLock> Closed<'_, T, L> {
 
 impl<T, L: RawLock> Drop for Closed<'_, T, L> {
     fn drop(&mut self) {
-        self.0.word.reopen();
+        self.open_again();
     }
 }
 

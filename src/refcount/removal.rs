@@ -64,7 +64,7 @@ impl<T, L: RawLock> Removal<T, L> {
     pub(crate) fn poll(&mut self, waker: Option<&Waker>) -> Result<Progress<'_, T, L>, WouldDeadlock> {
         let generation = self.device.generation();
         let slot = self.device.slot();
-        let mut closed = slot.close_once(|| slot.word.close_removing(generation))?;
+        let mut closed = slot.close_once(|| slot.newly_closed(slot.word.close_removing(generation)))?;
         if closed.is_err()
             && let Some(waker) = waker
         {
@@ -72,7 +72,7 @@ impl<T, L: RawLock> Removal<T, L> {
             if !weakened(Site::WaiterRereads) {
                 // A put that came before the registration woke nobody, but it is in the word by now: the
                 // bucket lock orders it.
-                closed = slot.close_once(|| slot.word.close_removing(generation))?;
+                closed = slot.close_once(|| slot.newly_closed(slot.word.close_removing(generation)))?;
             }
         }
         match closed {

@@ -37,6 +37,8 @@ pub struct WouldDeadlock;
 
 /// A mark: once this device is gone, no other may come to its address before the mark is taken away.
 pub(crate) const KEEPS_ADDRESS: u8 = 1 << 1;
+/// A mark: the device was reported gone while it was closed.
+pub(super) const LOST: u8 = 1 << 3;
 /// A mark: the device is being added.
 pub(super) const ARRIVING: u8 = 1 << 2;
 
@@ -262,6 +264,11 @@ impl<T, L: RawLock> Slot<T, L> {
     pub(crate) fn set_marks(&self, marks: u8) {
         // Release: pairs with the Acquire below.
         self.marks.store(marks, Ordering::Release);
+    }
+
+    /// Sets these marks and leaves the others.
+    pub(super) fn add_marks(&self, marks: u8) {
+        self.marks.fetch_or(marks, Ordering::Release);
     }
 
     /// Whether the device is gone and its address not free.

@@ -11,9 +11,12 @@ use super::snapshot::Devices;
 use crate::Sbdf;
 use crate::memory::NoMemory;
 use crate::owner::{DomainId, Owner};
-use crate::refcount::{Busy, Holder, Occupied, Slot};
+use crate::refcount::{Busy, Holder, Occupied, Slot, WouldDeadlock};
 use crate::sync::RawLock;
 use crate::transition::Transition;
+
+/// What was settled of a device, the device, and what tells its holders.
+type Left<'a, R, D, L> = (R, Departed<D, L>, Farewell<'a, D, L>);
 
 /// A claim, and what its device was admitted with.
 type Claimed<R, D, L> = (Claim<D, L>, R);
@@ -58,13 +61,23 @@ impl<D, L: RawLock> Registry<D, L> {
         }
     }
 
+    /// A surprise removal of a device that somebody has closed, who will see; `false` if nobody has.
+    pub(crate) fn lose(&self, address: Sbdf) -> Result<bool, WouldDeadlock> {
+        self.core.arena.find(address).map_or(Ok(false), Slot::lose)
+    }
+
+    /// Whether a device is present at `address`.
+    pub(crate) fn is_present(&self, address: Sbdf) -> bool {
+        self.core.arena.find(address).is_some_and(|slot| slot.glance().is_present())
+    }
+
     /// A surprise removal whose leavings the caller settles. Its holders are told when the last of what is returned
     /// is dropped.
     pub(crate) fn depart<R>(
         &self,
         address: Sbdf,
         settle: impl FnMut(&mut D, InHands) -> R,
-    ) -> Result<(R, Departed<D, L>, Farewell<'_, D, L>), GoneError> {
+    ) -> Result<Left<'_, R, D, L>, GoneError> {
         let slot = self.core.arena.find(address).ok_or(GoneError::NotFound(address))?;
         gone::depart(&self.core, slot, settle)?.ok_or(GoneError::NotFound(address))
     }

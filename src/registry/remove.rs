@@ -77,6 +77,16 @@ impl<'a, D, L: RawLock> Closing<'a, D, L> {
         self.closed.value(|record| record.binding.place().owner())
     }
 
+    /// Opens the device again, the same as before. Whether it was reported gone meanwhile.
+    pub(crate) fn reopen(self) -> bool {
+        self.closed.reopen()
+    }
+
+    /// The device was reported gone meanwhile.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.closed.is_lost()
+    }
+
     pub(crate) fn address(&self) -> Sbdf {
         self.closed.slot().address()
     }

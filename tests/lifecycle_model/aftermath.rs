@@ -107,7 +107,9 @@ pub(crate) fn settle(
             }
         };
         let Some(state) = states.iter().find(|state| fits(state)) else {
-            let states: String = states.iter().map(|state| format!("\n  {state:?}")).collect();
+            let states =
+                states.iter().map(|state| state.as_ref().map(|device| Seen::of_model(&model, at, device)));
+            let states: String = states.map(|state| format!("\n  {state:?}")).collect();
             return Err(format!("after trouble {at} is\n  {seen:?}\nand may be{states}"));
         };
         if *state == after.devices.get(&at).cloned() && state.is_some() {
@@ -175,6 +177,10 @@ fn candidates(
             && device.owner.guest().is_some_and(|_| is.as_ref().is_none_or(|is| is.owner != device.owner))
         {
             states.push(Some(waits(device)));
+        }
+        // One that shares a requester ID broke on the way, and this one must not take the host's tables there.
+        if let Some(device) = was.as_ref().filter(|device| nature.many && device.owner.guest().is_some()) {
+            states.push(Some(Device { deferred: false, ..waits(device) }));
         }
         if let Some(device) = was.as_ref().filter(|device| device.owner == Owner::Quarantine) {
             states.push(Some(Device { deferred: true, ..device.clone() }));

@@ -1,5 +1,6 @@
 //! What must be so between two operations, whatever came before: the machine and the model agree.
 
+use core::fmt;
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
@@ -13,7 +14,7 @@ use super::operations::{GUESTS, WANTED};
 use super::stage::Stage;
 
 /// Everything of a device that can be seen.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Seen {
     owner: Owner,
     guest_address: Option<Sbdf>,
@@ -27,6 +28,29 @@ pub(crate) struct Seen {
     holders: Vec<Holder>,
     attachments: Vec<AttachmentKind>,
     requesters: Vec<Sbdf>,
+}
+
+impl fmt::Debug for Seen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.owner)?;
+        if let Some(at) = self.guest_address {
+            write!(f, " at {at}")?;
+        }
+        let flags = [
+            (self.broken, "broken"),
+            (self.removing, "removing"),
+            (self.deferred, "deferred"),
+            (self.read_only, "read-only"),
+            (self.extended, "extended"),
+        ];
+        flags.iter().filter(|(is, _)| *is).try_for_each(|(_, flag)| write!(f, ", {flag}"))?;
+        let list = |things: Vec<String>| things.join(", ");
+        let holders = list(self.holders.iter().map(ToString::to_string).collect());
+        let attachments = list(self.attachments.iter().map(ToString::to_string).collect());
+        let requesters = list(self.requesters.iter().map(ToString::to_string).collect());
+        write!(f, "; {} uses, {} unnamed: [{holders}]", self.uses, self.unnamed)?;
+        write!(f, "; attachments [{attachments}]; requester IDs [{requesters}]")
+    }
 }
 
 fn sorted(mut holders: Vec<Holder>) -> Vec<Holder> {
@@ -203,8 +227,11 @@ fn iommu(model: &Model, stage: &Stage) -> Result<(), String> {
         if in_teardown || (named.is_empty() && model.leftover.contains(&id)) {
             continue;
         }
-        let owned = named.iter().map(|(_, device)| device.owner).find(|owner| *owner != Owner::Unowned);
-        let right = match owned {
+        // Of several that have the ID, one that was repaired may be in quarantine: then it is blocked for all.
+        let mut owners: Vec<_> = named.iter().map(|(_, device)| device.owner).collect();
+        owners
+            .sort_by_key(|owner| (*owner == Owner::Unowned, matches!(owner, Owner::Host | Owner::Guest(_))));
+        let right = match owners.first().copied().filter(|owner| *owner != Owner::Unowned) {
             None => entry == Entry::Absent && dma == Dma::NoEntry,
             Some(owner @ (Owner::Host | Owner::Guest(_))) => {
                 entry == Entry::Attached(owner) && dma == Dma::Reaches(owner)
@@ -213,8 +240,9 @@ fn iommu(model: &Model, stage: &Stage) -> Result<(), String> {
             Some(_) => entry != Entry::Attached(Owner::Host) && dma.reaches().is_none(),
         };
         if !right {
-            let owners: Vec<_> = named.iter().map(|(at, device)| (**at, device.owner)).collect();
-            return Err(format!("requests of {id} reach {dma}, its entry is {entry:?}; of {owners:?}"));
+            let devices: Vec<_> =
+                named.iter().map(|(at, device)| format!("{at} of {}", device.owner)).collect();
+            return Err(format!("requests of {id} reach {dma}, its entry is {entry:?}; it is {devices:?}"));
         }
     }
     Ok(())

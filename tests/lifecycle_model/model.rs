@@ -130,6 +130,11 @@ impl Device {
         self.requesters.iter().any(|id| other.requesters.contains(id))
     }
 
+    /// It reaches no memory, or ought not to.
+    fn is_blocked(&self) -> bool {
+        self.broken || matches!(self.owner, Owner::Quarantine | Owner::Hidden)
+    }
+
     /// Its binding ends: attachments, and what the owner asked for.
     fn unbind(&mut self) {
         (self.viewed, self.stuck) = (false, false);
@@ -552,9 +557,10 @@ impl Model {
                 .devices
                 .iter()
                 .filter(|(other, _)| !moved.contains(other) && !Device::is_bridge(**other));
-            others.filter(|(_, other)| other.shares_requester(device)).any(|(_, twin)| {
-                let to = to(*at);
-                twin.owner != to && (to, twin.owner) != (Owner::Host, Owner::Unowned)
+            others.filter(|(_, other)| other.shares_requester(device)).any(|(_, twin)| match to(*at) {
+                Owner::Host => !matches!(twin.owner, Owner::Host | Owner::Unowned),
+                Owner::Quarantine | Owner::Hidden => !twin.is_blocked(),
+                _ => true,
             })
         };
         if moved.iter().any(twins) { [Reason::Inseparable].into() } else { Reasons::new() }
@@ -729,10 +735,23 @@ impl Model {
             }
             return Verdict::Refused(reasons);
         }
-        let moved: Vec<_> = members.iter().filter_map(|at| Some((*at, self.way_back(*at)?))).collect();
+        let mut moved: Vec<_> = members.iter().filter_map(|at| Some((*at, self.way_back(*at)?))).collect();
+        // Who shares a requester ID goes to one place.
+        let kept = |moved: &[(Sbdf, (Owner, bool))]| {
+            let shares = |one: Sbdf, other: Sbdf| self.devices[&one].shares_requester(&self.devices[&other]);
+            moved.iter().position(|(at, (to, _))| {
+                let leads =
+                    |(other, (to, _)): &(Sbdf, (Owner, bool))| *to != Owner::Host && shares(*at, *other);
+                *to == Owner::Host && moved.iter().any(leads)
+            })
+        };
+        while let Some(place) = kept(&moved) {
+            moved[place].1 = (Owner::Quarantine, false);
+        }
         let leaving: Vec<_> =
             moved.iter().map(|(at, _)| *at).filter(|at| self.way_back(*at) != Some((from, true))).collect();
-        let destination = |at: Sbdf| self.way_back(at).map_or(from, |(to, _)| to);
+        let destination =
+            |at: Sbdf| moved.iter().find(|(moved, _)| *moved == at).map_or(from, |(_, (to, _))| *to);
         reasons.extend(self.apart(&leaving, destination));
         reasons.extend(self.resets(&leaving));
         if !reasons.is_empty() {
@@ -762,7 +781,11 @@ impl Model {
         if device.removing {
             return from_guest.then_some((Owner::Quarantine, false));
         }
-        if from_guest && device.sticky {
+        let mut twins = self.devices.iter().filter(|(other, twin)| {
+            **other != at && !Device::is_bridge(**other) && twin.shares_requester(device)
+        });
+        // By an ID of both a device that is to be kept from all memory would reach the host's.
+        if from_guest && (device.sticky || twins.any(|(_, twin)| twin.is_blocked())) {
             return Some((Owner::Quarantine, false));
         }
         if let Some(Group::Platform(group)) = device.group {

@@ -283,3 +283,50 @@ fn a_device_that_is_gone_while_it_is_taken_down_does_not_come_back() {
     let removed = machine.remove_device(at("00:03.0"));
     assert_eq!(owner(&machine, "00:03.0"), None, "it was reported gone ({removed:?})");
 }
+
+#[test]
+fn what_is_gone_is_not_touched_by_the_rest_of_its_removal() {
+    let machine = Arc::new(machine(&["00:03.0"]));
+    let (inner, after) = (Arc::downgrade(&machine), Arc::new(AtomicUsize::new(0)));
+    let counted = after.clone();
+    machine.platform().before_hooks(move |hook, device| {
+        if counted.load(Ordering::Relaxed) > 0 && matches!(hook, Some(Hook::SetAts | Hook::ConfigWrite)) {
+            counted.fetch_add(1, Ordering::Relaxed);
+        }
+        if hook == Some(Hook::IommuDetach)
+            && counted.load(Ordering::Relaxed) == 0
+            && let Some(machine) = inner.upgrade()
+        {
+            machine.report_gone(device).expect("it is on its way out");
+            counted.store(1, Ordering::Relaxed);
+        }
+    });
+    let removed = machine.remove_device(at("00:03.0"));
+    assert!(matches!(removed, Err(TransitionError::Gone(_))), "{removed:?}");
+    assert_eq!(after.load(Ordering::Relaxed), 1, "its registers are not there any more");
+    assert_eq!(sim(&machine).entry(at("00:03.0")), Entry::Absent);
+    assert_eq!(sim(&machine).unflushed(), []);
+    machine.platform().before_hooks(|_, _| ());
+    add(&machine, "00:03.0");
+    machine.remove_device(at("00:03.0")).expect("the mark was the other one's");
+    add(&machine, "00:03.0");
+}
+
+#[test]
+fn l21_a_virtual_function_that_was_closed_when_its_function_went_does_not_stay() {
+    let machine = Arc::new(with_vfs("02:00.0", &["02:10.0"]));
+    let (inner, once) = (Arc::downgrade(&machine), AtomicBool::new(true));
+    machine.platform().before_hooks(move |hook, device| {
+        if hook == Some(Hook::IommuDetach)
+            && device == at("02:10.0")
+            && once.swap(false, Ordering::Relaxed)
+            && let Some(machine) = inner.upgrade()
+        {
+            machine.report_gone(at("02:00.0")).expect("known");
+            sim(&machine).fail_next(Hook::IommuFlush, Fault::Error(EIO));
+        }
+    });
+    machine.remove_device(at("02:10.0")).expect_err("it went with its function");
+    assert_eq!(owner(&machine, "02:10.0"), None);
+    assert_eq!(owner(&machine, "02:00.0"), None);
+}

@@ -146,7 +146,7 @@ impl Administrator<'_> {
     fn quarantine(&mut self) {
         let set = self.some_free();
         let holders = [Holder::Transition(Transition::Quarantine)];
-        self.transition("quarantine", &set, &holders, |machine, set| machine.quarantine(set));
+        self.transition("quarantine", &set, &holders, pcidevs::lifecycle::Lifecycle::quarantine);
     }
 
     fn reset(&mut self) {

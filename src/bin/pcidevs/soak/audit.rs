@@ -131,7 +131,9 @@ impl World {
                 // Nothing that is the guest's can be reset while the host has this.
                 Some(TransitionError::OthersInReset { other, owner: Owner::Host, .. }) => {
                     let place = self.plan().find(other);
-                    place.into_iter().for_each(|place| self.remove_at_the_end(place));
+                    if let Some(place) = place {
+                        self.remove_at_the_end(place);
+                    }
                 }
                 Some(error) => {
                     return self

@@ -23,7 +23,7 @@ pub(crate) fn run(world: &World, seed: u64) -> Statistics {
             let place = world.any(&mut random);
             if random.random() {
                 act(world, place, &mut random, |device, random| {
-                    dma(world, device, &mut statistics.dmas, random)
+                    dma(world, device, &mut statistics.dmas, random);
                 });
             } else if let Some(life) = world.life(place).filter(|life| life.vector.get() != Party::NOBODY) {
                 // Through the attachment: a reference first, and nothing if there is none.

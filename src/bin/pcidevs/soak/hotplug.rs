@@ -154,7 +154,7 @@ impl Hotplug<'_> {
                 match ticket.cancel() {
                     Ok(()) => self.statistics.removals.cancelled += 1,
                     Err(error) => {
-                        world.violation_at(address, format_args!("cancelling at {address}: {error}"))
+                        world.violation_at(address, format_args!("cancelling at {address}: {error}"));
                     }
                 }
                 if world.machine().get(address).is_none() {

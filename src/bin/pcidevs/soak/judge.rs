@@ -44,7 +44,8 @@ impl Judge {
     fn report(&self, what: fmt::Arguments<'_>, before: &[String]) {
         if self.violations.fetch_add(1, Ordering::SeqCst) < MOST_SHOWN {
             // At once: a broken core may not live to the end of the storm. In one piece: others report as well.
-            let before: String = before.iter().map(|event| format!("    {event}\n")).collect();
+            let before: Vec<_> = before.iter().map(|event| format!("    {event}\n")).collect();
+            let before = before.concat();
             super::screen::restore();
             let _ = write!(std::io::stderr(), "violation: {what}\n{before}");
         }

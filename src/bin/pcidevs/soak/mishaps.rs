@@ -66,7 +66,7 @@ impl Mishaps {
             return Ok(());
         }
         self.happened.fetch_add(1, Ordering::Relaxed);
-        if draw >> 32 & 7 == 0 {
+        if (draw >> 32).is_multiple_of(8) {
             std::panic::resume_unwind(Box::new("the storm asked for this"));
         }
         Err(CANNOT)

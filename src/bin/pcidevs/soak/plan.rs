@@ -82,7 +82,9 @@ impl Plan {
         let mut alone: Vec<_> = (0..self.places.len()).filter(|place| self.is_alone(*place)).collect();
         alone.sort_by_key(|place| self.depth(*place));
         alone.truncate(BUNDLE.min(self.places.len() / 4));
-        alone.iter().for_each(|place| self.places[*place].bundled = true);
+        for place in &alone {
+            self.places[*place].bundled = true;
+        }
         self.bundle = alone;
     }
 

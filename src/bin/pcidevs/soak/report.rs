@@ -165,7 +165,7 @@ impl Report {
             }
             let mut row = [const { String::new() }; 6];
             if let Some((what, Outcomes { ok, refused, failed })) = left {
-                row[0] = what.to_owned();
+                what.clone_into(&mut row[0]);
                 [row[1], row[2], row[3]] = [ok, refused, failed].map(grouped);
             }
             if let Some((holder, times)) = right {
