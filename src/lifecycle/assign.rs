@@ -146,9 +146,7 @@ impl<P: Platform> Lifecycle<P> {
         }
         let group = known.group.as_ref();
         let waits = match group.map(|group| &**group) {
-            Some(Group { key: Key::Platform(id), .. })
-                if group.is_some_and(|group| group.len() == 1) =>
-            {
+            Some(Group { key: Key::Platform(id), .. }) if group.is_some_and(|group| group.len() == 1) => {
                 ask(at, || self.platform().group_in_use(*id))?
             }
             Some(Group { key: Key::Platform(_), .. }) => true,

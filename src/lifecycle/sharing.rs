@@ -6,13 +6,13 @@
 
 use alloc::vec::Vec;
 
-use super::{Lifecycle, LockedDevice};
 use super::claims::Claims;
 use super::error::TransitionError;
 use super::group::GroupClaim;
 use super::hand::Work;
 use super::known::Known;
 use super::steps::Plan;
+use super::{Lifecycle, LockedDevice};
 use crate::Sbdf;
 use crate::memory::{NoMemory, Shared};
 use crate::owner::Owner;
@@ -25,11 +25,7 @@ impl<P: Platform> Lifecycle<P> {
     ///
     /// Bridges need not: they only forward. Who goes to the host joins the devices that are there. Who goes where
     /// nothing reaches memory joins those that are there, and leaves a broken one behind, which cannot come along.
-    pub(super) fn check_separable(
-        &self,
-        work: &[Work<'_, P>],
-        plan: &Plan,
-    ) -> Result<(), TransitionError> {
+    pub(super) fn check_separable(&self, work: &[Work<'_, P>], plan: &Plan) -> Result<(), TransitionError> {
         if !plan.enters && !plan.blocks {
             // These steps leave every requester ID as it is.
             return Ok(());
@@ -101,7 +97,10 @@ impl<P: Platform> Lifecycle<P> {
         }
         if met < counted && !enters {
             // One of them is on its way here, or away.
-            return Err(TransitionError::Busy(member.address, Busy::because(Holder::Transition(Transition::Add))));
+            return Err(TransitionError::Busy(
+                member.address,
+                Busy::because(Holder::Transition(Transition::Add)),
+            ));
         }
         Ok(())
     }

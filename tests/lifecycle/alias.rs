@@ -5,8 +5,8 @@ use pcidevs::lifecycle::TransitionError;
 use pcidevs::platform::{Entry, Fault, Hook};
 
 use crate::scaffold::{
-    GUEST, Machine, OUTAGE, TO_GUEST, at, check, empty, entry, failure, nic, pci_bridge, plug, set,
-    while_it_hangs,
+    GUEST, Machine, OUTAGE, TO_GUEST, at, block_by_hand, check, empty, entry, fail, failure, nic, owner,
+    pci_bridge, plug, set, while_it_hangs,
 };
 
 /// The alias of everything behind the bridge.
@@ -109,6 +109,29 @@ fn a_member_that_is_gone_does_not_take_the_alias_along() {
         assigning.join().expect("no panic").expect_err("one of them is gone");
     });
     machine.run_deferred();
+    assert_eq!(entry(&machine, ALIAS), Entry::Attached(Owner::Host));
+    check(&machine);
+}
+
+#[test]
+fn an_alias_that_a_broken_device_has_goes_to_nobody_else() {
+    let machine = behind_a_bridge();
+    machine.assign(&set(&BEHIND), GUEST).expect("assigned");
+    // The guest's view of one of them cannot be undone.
+    fail(&machine, Hook::Facts);
+    machine.deassign(&set(&BEHIND), TO_GUEST).expect_err("it fails");
+    let is_broken = |address: &str| machine.status(at(address)).expect("known").broken.is_some();
+    let [one, other] = BEHIND;
+    let (broken, whole) = if is_broken(one) { (one, other) } else { (other, one) };
+    assert!(is_broken(broken) && !is_broken(whole));
+    machine.deassign(&set(&[whole]), TO_GUEST).expect("the other one may leave");
+    assert_eq!(owner(&machine, whole), Some(Owner::Quarantine), "since the host shall not have the alias");
+    assert_eq!(entry(&machine, ALIAS), Entry::Blocked);
+    let back = machine.deassign(&set(&[whole]), Owner::Quarantine);
+    assert!(matches!(back, Err(TransitionError::Inseparable { .. })), "{back:?}");
+    block_by_hand(&machine, broken);
+    machine.repair(at(broken)).expect("repaired");
+    machine.deassign(&set(&BEHIND), Owner::Quarantine).expect("together");
     assert_eq!(entry(&machine, ALIAS), Entry::Attached(Owner::Host));
     check(&machine);
 }

@@ -107,7 +107,8 @@ pub(crate) fn settle(
             }
         };
         let Some(state) = states.iter().find(|state| fits(state)) else {
-            let states = states.iter().map(|state| state.as_ref().map(|device| Seen::of_model(&model, at, device)));
+            let states =
+                states.iter().map(|state| state.as_ref().map(|device| Seen::of_model(&model, at, device)));
             let states: String = states.map(|state| format!("\n  {state:?}")).collect();
             return Err(format!("after trouble {at} is\n  {seen:?}\nand may be{states}"));
         };

@@ -229,7 +229,8 @@ fn iommu(model: &Model, stage: &Stage) -> Result<(), String> {
         }
         // Of several that have the ID, one that was repaired may be in quarantine: then it is blocked for all.
         let mut owners: Vec<_> = named.iter().map(|(_, device)| device.owner).collect();
-        owners.sort_by_key(|owner| (*owner == Owner::Unowned, matches!(owner, Owner::Host | Owner::Guest(_))));
+        owners
+            .sort_by_key(|owner| (*owner == Owner::Unowned, matches!(owner, Owner::Host | Owner::Guest(_))));
         let right = match owners.first().copied().filter(|owner| *owner != Owner::Unowned) {
             None => entry == Entry::Absent && dma == Dma::NoEntry,
             Some(owner @ (Owner::Host | Owner::Guest(_))) => {
@@ -239,7 +240,8 @@ fn iommu(model: &Model, stage: &Stage) -> Result<(), String> {
             Some(_) => entry != Entry::Attached(Owner::Host) && dma.reaches().is_none(),
         };
         if !right {
-            let devices: Vec<_> = named.iter().map(|(at, device)| format!("{at} of {}", device.owner)).collect();
+            let devices: Vec<_> =
+                named.iter().map(|(at, device)| format!("{at} of {}", device.owner)).collect();
             return Err(format!("requests of {id} reach {dma}, its entry is {entry:?}; it is {devices:?}"));
         }
     }

@@ -740,7 +740,8 @@ impl Model {
         let kept = |moved: &[(Sbdf, (Owner, bool))]| {
             let shares = |one: Sbdf, other: Sbdf| self.devices[&one].shares_requester(&self.devices[&other]);
             moved.iter().position(|(at, (to, _))| {
-                let leads = |(other, (to, _)): &(Sbdf, (Owner, bool))| *to != Owner::Host && shares(*at, *other);
+                let leads =
+                    |(other, (to, _)): &(Sbdf, (Owner, bool))| *to != Owner::Host && shares(*at, *other);
                 *to == Owner::Host && moved.iter().any(leads)
             })
         };
@@ -749,7 +750,8 @@ impl Model {
         }
         let leaving: Vec<_> =
             moved.iter().map(|(at, _)| *at).filter(|at| self.way_back(*at) != Some((from, true))).collect();
-        let destination = |at: Sbdf| moved.iter().find(|(moved, _)| *moved == at).map_or(from, |(_, (to, _))| *to);
+        let destination =
+            |at: Sbdf| moved.iter().find(|(moved, _)| *moved == at).map_or(from, |(_, (to, _))| *to);
         reasons.extend(self.apart(&leaving, destination));
         reasons.extend(self.resets(&leaving));
         if !reasons.is_empty() {

@@ -95,9 +95,10 @@ impl World {
             replug(self);
         }
         self.audit()?;
-        for status in self.machine().devices() {
-            if let Some(because) = status.broken {
-                self.violation(format_args!("{} cannot be repaired: {because}", status.status.address));
+        let broken: Vec<_> = self.machine().devices().filter(|device| device.broken.is_some()).collect();
+        for address in broken.iter().map(|device| device.status.address) {
+            if let Err(error) = self.machine().repair(address) {
+                self.violation_at(address, format_args!("{address} cannot be repaired at the end: {error}"));
             }
         }
         for id in self.guests().ids() {

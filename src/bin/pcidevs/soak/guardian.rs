@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use pcidevs::lifecycle::TransitionError;
 use pcidevs::platform::{Entry, Platform};
-use pcidevs::{DomainId, Holder, Owner, Sbdf, Transition};
+use pcidevs::{DomainId, Holder, Member, Owner, Sbdf, Transition};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
@@ -81,10 +81,10 @@ fn block(world: &World, address: Sbdf, statistics: &mut Statistics) {
         platform.iommu_flush(address)
     }));
     drop(device);
-    let siblings: Vec<_> = shared.iter().flat_map(|id| sharing(world, address, *id)).collect();
-    for sibling in siblings {
-        take_away(world, sibling, statistics);
-    }
+    let mut siblings: Vec<_> = shared.iter().flat_map(|id| sharing(world, address, *id)).collect();
+    siblings.sort_unstable();
+    siblings.dedup();
+    take_away(world, &siblings, statistics);
 }
 
 /// Other devices that have this requester ID.
@@ -95,15 +95,20 @@ fn sharing(world: &World, address: Sbdf, requester: Sbdf) -> impl Iterator<Item 
     })
 }
 
-/// Blocks what is shared with a broken device by moving the other one out of everybody's reach.
-fn take_away(world: &World, place: usize, statistics: &mut Statistics) {
-    let address = world.address(place);
-    let Some(owner) = world.machine().lock(address).ok().map(|device| device.owner()) else { return };
-    let near = world.plan().near(&[place]);
+/// Blocks what is shared with a broken device by moving the others, which move together, out of everybody's reach.
+fn take_away(world: &World, places: &[usize], statistics: &mut Statistics) {
+    let owner = |place: usize| {
+        let device = world.machine().lock(world.address(place)).ok()?;
+        device.broken().is_none().then(|| device.owner())
+    };
+    let Some(from) = places.iter().find_map(|place| owner(*place)) else { return };
+    let theirs = places.iter().copied().filter(|place| owner(*place) == Some(from));
+    let set: Vec<_> = theirs.map(|place| Member::new(world.address(place))).collect();
+    let near = world.plan().near(places);
     let holders = [Holder::Transition(Transition::Deassign), Holder::Transition(Transition::Quarantine)];
-    world.transition(statistics, "quarantine", (&near, &holders), || match owner {
-        Owner::Host => world.machine().quarantine(&[address.into()]),
-        owner => world.machine().deassign(&[address.into()], owner),
+    world.transition(statistics, "quarantine", (&near, &holders), || match from {
+        Owner::Host => world.machine().quarantine(&set),
+        from => world.machine().deassign(&set, from),
     });
 }
 
