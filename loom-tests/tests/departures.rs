@@ -3,12 +3,14 @@
 
 use loom::thread;
 use pcidevs::lifecycle::{Added, TransitionError};
-use pcidevs::platform::{Entry, GroupId, Hook, ResetKind};
-use pcidevs::{Holder, Member, Owner};
+use pcidevs::platform::{Entry, Fault, GroupId, Hook, HookError, ResetKind};
+use pcidevs::{Errno, Holder, Member, Owner};
 use pcidevs_loom::machine::{
     Machine, Note, add, bare, endpoint, machine, owner, plug, settled, touches, with_vpci,
 };
 use pcidevs_loom::{Destroyed, GUEST, ONE, TWO, explore};
+
+const EIO: HookError = HookError::new(Errno::EIO, "as the model asked");
 
 /// Reports [`ONE`] gone and notes how many hooks had been called when that returned.
 fn report(machine: &Machine, reported: &Note) {
@@ -120,6 +122,28 @@ fn l18_report_gone_and_deassign_and_the_next_device() {
         assert_eq!(destroyed.count(), if added { 1 } else { 2 });
         machine.domain(GUEST).expect("exists").acknowledge_gone(ONE).expect("not inside");
         machine.release_domain(GUEST).expect("nothing is left with it");
+    });
+}
+
+#[test]
+fn l18_report_gone_and_a_removal_that_fails() {
+    explore(Some(3), || {
+        let destroyed = Destroyed::none();
+        let machine = machine(&destroyed, &[ONE]);
+        machine.platform().fail_next(Hook::IommuFlush, Fault::Error(EIO));
+        let remover = {
+            let machine = machine.clone();
+            thread::spawn(move || machine.remove_device(ONE))
+        };
+        // Closed or open, it is known: it leaves with this report, or with the end of the removal.
+        machine.report_gone(ONE).expect("known");
+        let _not_removed = remover.join().unwrap().expect_err("gone, or the flush fails");
+        assert_eq!(owner(&machine, ONE), None, "it came back");
+        // The flush may have failed for the departure.
+        machine.run_deferred();
+        assert_eq!(machine.platform().entry(ONE), Entry::Absent);
+        assert_eq!(destroyed.count(), 1);
+        settled(&machine);
     });
 }
 

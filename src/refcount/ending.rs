@@ -147,6 +147,9 @@ impl<T, L: RawLock> Closed<'_, T, L> {
         };
         // Under the device lock: whoever reports it gone finds it closed, and is seen here, or finds it open. This thread
         // does not hold the lock of a device that nobody reaches.
+        if weakened(Site::ReopenUnderLock) {
+            return reopen();
+        }
         slot.under_lock(reopen).unwrap_or_else(|WouldDeadlock| reopen())
     }
 

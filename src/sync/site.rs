@@ -105,6 +105,8 @@ sites! {
     AccessChecksOwner = "access-checks-owner",
     /// A guest that is losing a device reads ones while the steps of that run.
     MovingIsVeiled = "moving-is-veiled",
+    /// A closer opens the device again, and looks whether it was lost, under the device lock.
+    ReopenUnderLock = "reopen-under-lock",
     /// `report_gone` looks again when the device has moved to another list.
     GoneFollowsMove = "gone-follows-move",
     /// A name is removed before its reference is put.
