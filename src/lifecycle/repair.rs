@@ -17,6 +17,7 @@ use crate::errno::Errno;
 use crate::owner::Owner;
 use crate::platform::{HookError, Platform, Switch};
 use crate::registry::Member;
+use crate::sync::{Site, weakened};
 use crate::transition::Transition;
 
 /// The reason of a device that is broken because its translations could not be invalidated.
@@ -56,32 +57,33 @@ impl<P: Platform> Lifecycle<P> {
     /// An invalidation of the device's translations timed out: they are switched off, and if a guest owns the device
     /// it is broken and the guest is stopped.
     pub fn report_flush_timeout(&self, address: Sbdf) -> Result<(), TransitionError> {
-        // Kept while its translations are switched off, or gone.
-        let handle = self.get(address);
         let mut device = self.lock(address).map_err(|error| TransitionError::of_access(address, error))?;
         let (owner, has_ats) = (device.owner(), device.known.ats.is_some());
         if owner.guest().is_some() {
             device.condition.broken.get_or_insert(FLUSH_TIMED_OUT);
             device.strand();
         }
+        // Kept while its translations are switched off, also if its removal is pending.
+        let kept = if weakened(Site::FlushTimeoutKeeps) { None } else { Some(device.handle()) };
         drop(device);
         let off = if has_ats { guarded(|| self.platform().set_ats(address, Switch::Off)) } else { Ok(()) };
         if let Some(guest) = owner.guest() {
             self.report(address, What::Broken(FLUSH_TIMED_OUT));
             self.stop_guest(guest, address, FLUSH_TIMED_OUT);
         }
-        drop(handle);
+        drop(kept);
         off.map_err(|error| TransitionError::failed(address, "switch ATS off", error))
     }
 
     /// Switches off the bus mastering of devices that faulted too often.
     pub(super) fn silence_the_noisy(&self) {
-        for (address, faults) in self.noisy() {
-            // Assigned anew, or gone, since it was queued.
-            if faults < MOST_FAULTS {
+        for address in self.noisy() {
+            let Ok(device) = self.lock(address) else { continue };
+            // Under the lock, since they are forgotten before another owner, or another device, can be met there.
+            let faults = self.faults(address);
+            if faults < MOST_FAULTS && !weakened(Site::FaultsUnderLock) {
                 continue;
             }
-            let Ok(device) = self.lock(address) else { continue };
             let silenced = guarded(|| {
                 registers::stop_mastering(self.platform(), address);
                 Ok(())

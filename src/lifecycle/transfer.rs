@@ -172,6 +172,7 @@ impl<P: Platform> Lifecycle<P> {
             }
             if let Some((old, view)) = rest.take() {
                 if moved {
+                    self.forget_faults(work.address);
                     device.bound.view = view;
                     settle(&mut device.condition, to);
                     rest = Some((old, None));
@@ -183,9 +184,6 @@ impl<P: Platform> Lifecycle<P> {
             }
             None
         });
-        if moved {
-            self.forget_faults(work.address);
-        }
         // What the old binding set up has been undone, and goes without a lock held.
         if let (Ok((Some(mut departure), Some(departed))), Some((old, view))) = (released, rest.take()) {
             departure.bound = old;

@@ -61,11 +61,16 @@ impl<'a, T, L: RawLock> Locked<'a, T, L> {
     /// Takes a reference that outlasts the lock, also while a removal is pending: an effect of the access that
     /// is still to come keeps the device.
     pub(crate) fn keep(&self, holder: Holder) -> Result<NamedRef<T, L>, NoMemory> {
+        self.get().named(holder)
+    }
+
+    /// The same without a name.
+    pub(crate) fn get(&self) -> Ref<T, L> {
         // The device was LIVE or REMOVING under the lock. Closing needs the lock, and whoever reports it gone
         // needs the lock before it puts the creation reference, so the count is at least 1 here.
         self.slot.word.get_more();
         // SAFETY: counted on the line above.
-        unsafe { Ref::from_counted(NonNull::from(self.slot)) }.named(holder)
+        unsafe { Ref::from_counted(NonNull::from(self.slot)) }
     }
 }
 

@@ -248,6 +248,11 @@ impl<'a, D, L: RawLock> Locked<'a, D, L> {
     pub fn keep(&self, holder: Holder) -> Result<Hold<D, L>, NoMemory> {
         self.0.keep(holder).map(Hold)
     }
+
+    /// The same without a name, and without memory for one.
+    pub(crate) fn handle(&self) -> Handle<D, L> {
+        Handle(self.0.get())
+    }
 }
 
 impl<D, L: RawLock> Deref for Locked<'_, D, L> {
