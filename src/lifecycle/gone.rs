@@ -9,6 +9,7 @@ use crate::Sbdf;
 use crate::platform::Platform;
 use crate::refcount::Holder;
 use crate::registry::{Departed, InHands};
+use crate::sync::{Site, weakened};
 
 impl<P: Platform> Lifecycle<P> {
     /// The hardware is gone already: no new use, no access, off every list at once; freed at its last put.
@@ -94,12 +95,13 @@ impl<P: Platform> Exodus<'_, P> {
         let lifecycle = self.lifecycle;
         let settle = |device: &mut Device<P>, in_hands| {
             // Only while the address is certainly this device's: a transition that had it may have freed it already.
-            if device.departure.is_some() {
+            if device.departure.is_some() || weakened(Site::MapsOnlyWhileKept) {
                 lifecycle.leave_maps(address, &device.known);
             }
             let links = (device.links.bridge.take(), device.links.pf.take());
             let left = match in_hands {
                 InHands::Nobodys => device.depart(),
+                InHands::ATransitions if weakened(Site::GoneLeavesClaimed) => device.depart(),
                 InHands::ATransitions => None,
             };
             (left, links, device.known.clone())
