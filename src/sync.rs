@@ -91,6 +91,7 @@ impl AtOnce {
 }
 
 #[cfg(not(loom))]
+#[expect(clippy::unused_self, reason = "it has a self under loom")]
 impl AtOnce {
     pub(crate) const fn new() -> Self {
         Self()
