@@ -67,29 +67,59 @@ pub(crate) fn load_to_write_ptr<T>(atomic: &AtomicPtr<T>, load: Ordering) -> *mu
     }
 }
 
-/// What an atomic holds now, for somebody who must not act on what it held a while ago.
+/// Whether something happened that others must heed at once.
 ///
-/// A load on every machine there is: caches are coherent. The language promises less, and loom makes use of that, so
-/// under loom this is a read-modify-write, which sees the last value.
-#[inline]
-pub(crate) fn load_now_u64(atomic: &AtomicU64) -> u64 {
-    load_to_write_u64(atomic, Ordering::Relaxed)
+/// On every machine there is a relaxed load finds what another thread has written, since caches are coherent. The
+/// language promises that only for some time, and loom makes use of it: a loop of relaxed loads may miss a write for
+/// ever. So under loom a flag beside the value, read by read-modify-writes, stands for the load.
+#[derive(Debug)]
+pub(crate) struct AtOnce(#[cfg(loom)] AtomicBool);
+
+#[cfg(loom)]
+impl AtOnce {
+    pub(crate) fn new() -> Self {
+        Self(AtomicBool::new(false))
+    }
+
+    pub(crate) fn set(&self, happened: bool) {
+        self.0.swap(happened, Ordering::Relaxed);
+    }
+
+    pub(crate) fn look(&self, _load: impl FnOnce() -> bool) -> bool {
+        self.0.fetch_or(false, Ordering::Relaxed)
+    }
+}
+
+#[cfg(not(loom))]
+#[expect(clippy::unused_self, reason = "it has a self under loom")]
+impl AtOnce {
+    pub(crate) const fn new() -> Self {
+        Self()
+    }
+
+    #[inline(always)]
+    pub(crate) fn set(&self, _happened: bool) {}
+
+    #[inline(always)]
+    pub(crate) fn look(&self, load: impl FnOnce() -> bool) -> bool {
+        load()
+    }
 }
 
 /// Atomics that no interleaving is decided by: a thread's own mark, or a value some lock protects. loom would
 /// explore every access to them for nothing.
 pub(crate) mod unexplored {
-    pub(crate) use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize};
+    pub(crate) use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize};
 }
 
 #[cfg(not(loom))]
 pub(crate) use {
     cell::{MutPtr, UnsafeCell},
-    core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, fence},
+    core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU64, AtomicUsize, fence},
 };
 
 #[cfg(loom)]
 pub(crate) use loom::{
     cell::{MutPtr, UnsafeCell},
-    sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, fence},
+    sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU64, AtomicUsize, fence},
 };

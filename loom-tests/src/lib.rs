@@ -5,6 +5,7 @@
 //! slots, the lists and the moves. `mutants` weakens that code site by site and expects a model to notice.
 #![cfg(loom)]
 
+pub mod hardware;
 pub mod machine;
 
 use std::sync::Arc;

@@ -1,22 +1,22 @@
 //! Whole lives in a model: a [`Lifecycle`] on the simulated machine.
 //!
-//! The machine is passive: no interleaving is decided by its state, since each hook runs between two operations that
-//! the model checker sees. What stands in it after every step is therefore what a real IOMMU would have been told in
-//! that order, and the assertions of the models are about that: who is reached, what is left behind.
+//! What stands in the machine after every hook is what a real one would have been told in that order, and the
+//! assertions of the models are about that: who is reached, what is left behind.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use pcidevs::lifecycle::{AddDeviceError, Added, DeviceInfo, Lifecycle};
 use pcidevs::platform::{
-    Attachment, AttachmentKind, Claimed, ConfigBytes, Dma, Entry, Hardware, Hook, HookError, Simulated,
+    Attachment, AttachmentKind, Claimed, ConfigBytes, Dma, Entry, Hook, HookError, Platform, Width,
 };
-use pcidevs::{Owner, Sbdf};
+use pcidevs::{Owner, Sbdf, platform};
 
+use crate::hardware::Hardware;
 use crate::{Destroyed, Device, GUEST, ONE, OTHER, TWO};
 
 /// The life cycle of the models' devices.
-pub type Machine = Lifecycle<Simulated<Device>>;
+pub type Machine = Lifecycle<Hardware>;
 
 /// A machine with an endpoint at each of these addresses, all with the host, and both guests.
 pub fn machine(destroyed: &Destroyed, addresses: &[Sbdf]) -> Machine {
@@ -30,7 +30,7 @@ pub fn machine(destroyed: &Destroyed, addresses: &[Sbdf]) -> Machine {
 
 /// A machine without functions, with both guests.
 pub fn bare() -> Machine {
-    let machine = Lifecycle::new(Simulated::new()).expect("memory");
+    let machine = Lifecycle::new(Hardware::new()).expect("memory");
     machine.create_domain(GUEST).expect("created");
     machine.create_domain(OTHER).expect("created");
     machine
@@ -44,7 +44,16 @@ pub fn endpoint() -> ConfigBytes {
 /// Puts a function there, its bus mastering on as the firmware left it.
 pub fn plug(machine: &Machine, at: Sbdf, config: &ConfigBytes) {
     machine.platform().plug(at, config);
+    machine.platform().config_write(at, COMMAND, Width::Word, BUS_MASTER);
 }
+
+/// Whether the function's bus mastering is on.
+pub fn masters(machine: &Machine, at: Sbdf) -> bool {
+    machine.platform().config_read(at, COMMAND, Width::Word) & BUS_MASTER != 0
+}
+
+const COMMAND: u16 = 0x04;
+const BUS_MASTER: u32 = 1 << 2;
 
 /// The host reports a device.
 pub fn add(
@@ -150,6 +159,11 @@ impl Live {
         self.set_up(kind, None)
     }
 
+    /// One that was refused was not set up.
+    pub fn give_back(&self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+
     fn set_up(&self, kind: AttachmentKind, view: Option<u32>) -> Box<dyn Attachment<Device>> {
         self.0.fetch_add(1, Ordering::Relaxed);
         Box::new(Counted { kind, live: self.clone(), is_up: true, view })
@@ -169,7 +183,7 @@ impl Attachment<Device> for Counted {
         self.kind
     }
 
-    fn undo(&mut self, device: &dyn Claimed<Device>, _: Hardware) -> Result<(), HookError> {
+    fn undo(&mut self, device: &dyn Claimed<Device>, _: platform::Hardware) -> Result<(), HookError> {
         assert!(core::mem::replace(&mut self.is_up, false), "undone twice");
         self.live.0.fetch_sub(1, Ordering::Relaxed);
         if self.view.is_some() {

@@ -23,18 +23,17 @@ fn l6_assign_to_a_and_assign_to_b() {
             let machine = machine.clone();
             thread::spawn(move || assign_one(&machine, OTHER))
         };
-        let vcpu = {
-            let guest = machine.domain(GUEST).expect("exists");
+        let lister = {
             let machine = machine.clone();
             thread::spawn(move || {
-                if let Ok(_device) = guest.lock(ONE) {
-                    assert_eq!(reaches(&machine, ONE), Some(Owner::Guest(GUEST)), "seen, so attached");
-                }
+                let listed =
+                    |guest| machine.devices_of(Owner::Guest(guest)).expect("memory").expect("exists").len();
+                assert!(listed(GUEST) + listed(OTHER) <= 1, "with both");
             })
         };
         let mine = assign_one(&machine, GUEST);
         let others = other.join().unwrap();
-        vcpu.join().unwrap();
+        lister.join().unwrap();
         let winner = match (&mine, &others) {
             (Ok(()), Err(_)) => GUEST,
             (Err(_), Ok(())) => OTHER,
@@ -44,6 +43,30 @@ fn l6_assign_to_a_and_assign_to_b() {
             assert_eq!(lost.errno(), Errno::EBUSY, "{lost}");
         }
         assert_eq!(owner(&machine, ONE), Some(Owner::Guest(winner)));
+        settled(&machine);
+    });
+}
+
+#[test]
+fn l6_assign_and_assign_and_who_sees_it_is_who_is_attached() {
+    explore(Some(3), || {
+        let destroyed = Destroyed::none();
+        let machine = machine(&destroyed, &[ONE]);
+        let other = {
+            let machine = machine.clone();
+            thread::spawn(move || {
+                let assigned = assign_one(&machine, OTHER).is_ok();
+                if assigned {
+                    machine.deassign(&[ONE.into()], Owner::Guest(OTHER)).expect("deassigned");
+                }
+            })
+        };
+        let guest = machine.domain(OTHER).expect("exists");
+        if let Ok(_device) = guest.lock(ONE) {
+            assert_eq!(reaches(&machine, ONE), Some(Owner::Guest(OTHER)), "seen, so attached");
+        }
+        drop(assign_one(&machine, GUEST));
+        other.join().unwrap();
         settled(&machine);
     });
 }

@@ -29,7 +29,7 @@ fn left_alone(machine: &Machine, reported: &Note) {
 
 #[test]
 fn l18_report_gone_and_locked_access_and_transition_at_its_next_step() {
-    explore(Some(3), || {
+    explore(Some(2), || {
         let destroyed = Destroyed::none();
         let machine = machine(&destroyed, &[ONE]);
         let live = with_vpci(&machine);

@@ -5,7 +5,9 @@
 use std::sync::Arc;
 
 use loom::thread;
+use pcidevs::lifecycle::{TransitionError, Visibility};
 use pcidevs::{Holder, Member, Owner, RemoveError};
+use pcidevs_loom::machine::{machine, settled};
 use pcidevs_loom::{Destroyed, GUEST, ONE, explore, one_device};
 
 #[test]
@@ -91,6 +93,85 @@ fn l13_a_second_ticket_does_not_lose_the_firsts_waker() {
         };
         loom::future::block_on(ticket).expect("removed");
         putter.join().unwrap();
+    });
+}
+
+#[test]
+fn l17_begin_removal_and_hide() {
+    explore(Some(4), || {
+        let destroyed = Destroyed::none();
+        let machine = machine(&destroyed, &[ONE]);
+        let hider = {
+            let machine = machine.clone();
+            thread::spawn(move || machine.hide(ONE, Visibility::None).is_ok())
+        };
+        let user = {
+            let machine = machine.clone();
+            thread::spawn(move || drop(machine.get(ONE)))
+        };
+        let ticket = machine.begin_removal(ONE);
+        let hidden = hider.join().unwrap();
+        user.join().unwrap();
+        assert!(!(hidden && ticket.is_ok()), "hidden, and on its way out");
+        match ticket {
+            Ok(mut ticket) => assert!(ticket.try_complete().expect("not hidden")),
+            Err(TransitionError::Busy(..)) => {}
+            Err(TransitionError::Hidden(ONE)) => assert!(hidden),
+            Err(error) => panic!("{error}"),
+        }
+        settled(&machine);
+    });
+}
+
+#[test]
+fn l17_begin_removal_and_deassign_to_the_host() {
+    explore(Some(4), || {
+        let destroyed = Destroyed::none();
+        let machine = machine(&destroyed, &[ONE]);
+        machine.assign(&[Member::at(ONE, ONE)], GUEST).expect("assigned");
+        let administrator = {
+            let machine = machine.clone();
+            thread::spawn(move || machine.deassign(&[ONE.into()], Owner::Guest(GUEST)))
+        };
+        let lister = {
+            let machine = machine.clone();
+            thread::spawn(move || {
+                let listed = |owner| machine.devices_of(owner).expect("memory").expect("exists").len();
+                assert!(listed(Owner::Guest(GUEST)) <= 1 && listed(Owner::Quarantine) <= 1);
+            })
+        };
+        let ticket = machine.begin_removal(ONE);
+        let owner = || machine.lock(ONE).map(|device| device.owner()).expect("known");
+        let before = owner();
+        administrator.join().unwrap().expect("a removal is in nobody's way");
+        lister.join().unwrap();
+        match (&ticket, before) {
+            (Ok(_), Owner::Guest(GUEST)) => assert_eq!(owner(), Owner::Quarantine, "to no host driver"),
+            (Ok(_), _) => assert_eq!(owner(), before),
+            (Err(TransitionError::Busy(..)), _) => assert_eq!(owner(), Owner::Host),
+            (Err(error), _) => panic!("{error}"),
+        }
+        drop(ticket);
+        settled(&machine);
+    });
+}
+
+#[test]
+fn l8_an_access_of_the_last_guest_of_a_number_reaches_nothing_of_the_next_ones() {
+    explore(Some(4), || {
+        let destroyed = Destroyed::none();
+        let machine = machine(&destroyed, &[ONE]);
+        machine.assign(&[Member::at(ONE, ONE)], GUEST).expect("assigned");
+        let late = {
+            let guest = machine.domain(GUEST).expect("exists");
+            thread::spawn(move || guest.lock(ONE).map(|device| device.register).ok())
+        };
+        machine.release_domain(GUEST).expect("released");
+        machine.create_domain(GUEST).expect("the number is free");
+        machine.lock(ONE).expect("with the host").register = 2;
+        machine.assign(&[Member::at(ONE, ONE)], GUEST).expect("assigned");
+        assert!([None, Some(1)].contains(&late.join().unwrap()), "the next guest's");
+        settled(&machine);
     });
 }
 

@@ -135,3 +135,43 @@ fn l15_a_ticket_that_completes_frees_everything_the_put_could_touch() {
         putter.join().unwrap();
     });
 }
+
+#[test]
+fn l15_a_ticket_completes_after_the_registry_was_dropped_while_a_handle_puts() {
+    explore(None, || {
+        let destroyed = Destroyed::none();
+        let registry = one_device(&destroyed);
+        let user = registry.get(ONE).expect("live");
+        let mut ticket = registry.begin_removal(ONE).expect("begun");
+        drop(registry);
+        let putter = thread::spawn(move || {
+            assert!(user.lock().is_err(), "reported gone with its registry");
+            drop(user);
+        });
+        let ended = ticket.try_complete();
+        assert!(matches!(ended, Err(TicketError::Gone)), "{ended:?}");
+        assert!(ticket.busy().is_none());
+        drop(ticket);
+        putter.join().unwrap();
+        assert_eq!(destroyed.count(), 1);
+    });
+}
+
+#[test]
+fn l19_a_ticket_that_waits_is_woken_by_gone() {
+    explore(None, || {
+        let destroyed = Destroyed::none();
+        let registry = Arc::new(one_device(&destroyed));
+        let user = registry.get(ONE).expect("live");
+        let ticket = registry.begin_removal(ONE).expect("begun");
+        let reporter = {
+            let registry = registry.clone();
+            thread::spawn(move || registry.report_gone(ONE).expect("known"))
+        };
+        // The use stays: nothing but the report can wake the ticket.
+        assert_eq!(block_on(ticket), Err(TicketError::Gone));
+        reporter.join().unwrap();
+        drop(user);
+        assert_eq!(destroyed.count(), 1);
+    });
+}

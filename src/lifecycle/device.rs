@@ -12,6 +12,7 @@ use crate::memory::{NoMemory, Shared};
 use crate::owner::Owner;
 use crate::platform::{Attachment, AttachmentKind, HookError, Platform};
 use crate::registry::{Hold, Locked};
+use crate::sync::{Site, weakened};
 
 /// One device: the embedder's data, which it dereferences to, and what its life cycle needs to know.
 pub struct Device<P: Platform> {
@@ -280,7 +281,7 @@ impl<D> core::error::Error for AttachError<D> {}
 impl<P: Platform> Locked<'_, Device<P>, P::Lock> {
     /// Registers what the end of the current binding must undo (R11).
     pub fn attach(&mut self, attachment: Box<dyn Attachment<P::Data>>) -> Result<(), AttachError<P::Data>> {
-        let reason = if self.is_claimed() {
+        let reason = if self.is_claimed() && !weakened(Site::AttachChecksClaim) {
             AttachRefused::Transition
         } else if self.condition.broken.is_some() {
             AttachRefused::Broken

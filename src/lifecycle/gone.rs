@@ -9,6 +9,7 @@ use crate::Sbdf;
 use crate::platform::Platform;
 use crate::refcount::Holder;
 use crate::registry::{Departed, GoneError, InHands};
+use crate::sync::{Site, weakened};
 
 impl<P: Platform> Lifecycle<P> {
     /// The hardware is gone already: no new use, no access, off every list at once; freed at its last put.
@@ -105,6 +106,7 @@ impl<P: Platform> Exodus<'_, P> {
             let links = (device.links.bridge.take(), device.links.pf.take());
             let left = match in_hands {
                 InHands::Nobodys => device.depart(),
+                InHands::ATransitions if weakened(Site::GoneLeavesClaimed) => device.depart(),
                 InHands::ATransitions => None,
             };
             (left, links, device.known.clone())

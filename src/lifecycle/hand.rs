@@ -37,7 +37,7 @@ impl<P: Platform> Claimed<P::Data> for Claim<Device<P>, P::Lock> {
 
 impl<P: Platform> InHand<P::Data> for Claim<Device<P>, P::Lock> {
     fn is_gone(&self) -> bool {
-        self.is_gone()
+        self.is_gone_by_now()
     }
 
     fn give_back(&self, bound: Bound<P::Data>) {

@@ -18,6 +18,7 @@ use crate::errno::Errno;
 use crate::owner::Owner;
 use crate::platform::{HookError, Platform, Switch};
 use crate::registry::Member;
+use crate::sync::{Site, weakened};
 use crate::transition::Transition;
 
 /// The reason of a device that is broken because its translations could not be invalidated.
@@ -63,7 +64,7 @@ impl<P: Platform> Lifecycle<P> {
             device.strand();
         }
         // While its translations are switched off, also while its removal is pending.
-        let kept = device.keep_unnamed();
+        let kept = if weakened(Site::FlushTimeoutKeeps) { None } else { Some(device.keep_unnamed()) };
         drop(device);
         let off = if has_ats { guarded(|| self.platform().set_ats(address, Switch::Off)) } else { Ok(()) };
         if let Some(guest) = owner.guest() {
@@ -76,12 +77,13 @@ impl<P: Platform> Lifecycle<P> {
 
     /// Switches off the bus mastering of devices that faulted too often.
     pub(super) fn silence_the_noisy(&self) {
-        for (address, faults) in self.noisy() {
-            // Assigned anew, or gone, since it was queued.
-            if faults < MOST_FAULTS {
+        for address in self.noisy() {
+            let Ok(device) = self.lock(address) else { continue };
+            // Under the lock, since they are forgotten before another owner, or another device, can be met there.
+            let faults = self.faults(address);
+            if faults < MOST_FAULTS && !weakened(Site::FaultsUnderLock) {
                 continue;
             }
-            let Ok(device) = self.lock(address) else { continue };
             let silenced = guarded(|| {
                 registers::stop_mastering(self.platform(), address);
                 Ok(())

@@ -10,8 +10,8 @@ use crate::address::Segment;
 use crate::memory::NoMemory;
 use crate::platform::Platform;
 use crate::refcount::SideTable;
-use crate::sync::unexplored::{AtomicBool, AtomicU32, AtomicU64};
-use crate::sync::{Ordering, RawLock};
+use crate::sync::unexplored::AtomicU32;
+use crate::sync::{AtomicBool, AtomicU64, Ordering, RawLock, unexplored};
 
 /// Faults closer together than this count as many, in nanoseconds.
 const SHORT: u64 = 10_000_000;
@@ -28,7 +28,7 @@ pub(super) struct Requester {
     /// Count in the upper 8 bits, the time of the last in the lower 56.
     faults: AtomicU64,
     /// How many events of this address there have been.
-    events: AtomicU64,
+    events: unexplored::AtomicU64,
     /// In the queue of those that faulted too often.
     queued: AtomicBool,
     /// The next one in the queue, as `link` writes it.
@@ -57,7 +57,7 @@ impl Requester {
             function: AtomicU64::new(NOBODY),
             users: AtomicU32::new(0),
             faults: AtomicU64::new(0),
-            events: AtomicU64::new(0),
+            events: unexplored::AtomicU64::new(0),
             queued: AtomicBool::new(false),
             next: AtomicU64::new(0),
         }
@@ -147,7 +147,7 @@ impl<L: RawLock> Requesters<L> {
             let requester = self.find(unpack(next.checked_sub(1)?))?;
             next = requester.next.load(Ordering::Relaxed);
             // From here on it may be queued again.
-            requester.queued.store(false, Ordering::Release);
+            requester.queued.swap(false, Ordering::Release);
             Some(requester)
         })
     }
@@ -209,7 +209,8 @@ impl<P: Platform> Lifecycle<P> {
 
     pub(super) fn forget_faults(&self, device: Sbdf) {
         if let Some(requester) = self.requesters().find(device) {
-            requester.faults.store(0, Ordering::Relaxed);
+            // A read-modify-write, which comes before or after a count and not in the middle of one.
+            requester.faults.swap(0, Ordering::Relaxed);
         }
     }
 
@@ -236,10 +237,14 @@ impl<P: Platform> Lifecycle<P> {
     }
 
     /// Devices that faulted too often and are to be silenced; empties the queue.
-    pub(super) fn noisy(&self) -> impl Iterator<Item = (Sbdf, u32)> + '_ {
-        self.requesters().take_all().map(|requester| {
-            let faults = requester.faults.load(Ordering::Relaxed) >> COUNT_SHIFT;
-            (requester.id, u32::try_from(faults).unwrap_or(u32::MAX))
-        })
+    pub(super) fn noisy(&self) -> impl Iterator<Item = Sbdf> + '_ {
+        self.requesters().take_all().map(|requester| requester.id)
+    }
+
+    /// How many recent faults of a device were counted.
+    pub(super) fn faults(&self, device: Sbdf) -> u32 {
+        let faults =
+            self.requesters().find(device).map_or(0, |requester| requester.faults.load(Ordering::Relaxed));
+        u32::try_from(faults >> COUNT_SHIFT).unwrap_or(u32::MAX)
     }
 }

@@ -115,7 +115,7 @@ impl<P: Platform> Lifecycle<P> {
         }
         let mut transaction = Transaction::new(self.platform(), steps, &mut work)?;
         let ran = transaction.run();
-        let gone = claims.iter().map(|member| &member.claim).find(|claim| claim.is_gone());
+        let gone = claims.iter().map(|member| &member.claim).find(|claim| claim.is_gone_by_now());
         let ran = ran.and_then(|()| gone.map_or(Ok(()), |claim| Err(TransitionError::Gone(claim.address()))));
         let result = ran.map_err(|error| {
             transaction.roll_back();

@@ -180,6 +180,7 @@ impl<P: Platform> Lifecycle<P> {
             }
             if let Some((mut old, view)) = rest.take() {
                 if moved {
+                    self.forget_faults(work.address);
                     device.bound = Bound::seen(view);
                     if from != to {
                         // The question was its old owner's, and its group waits for it in quarantine only.
@@ -197,9 +198,6 @@ impl<P: Platform> Lifecycle<P> {
             }
             None
         });
-        if moved {
-            self.forget_faults(work.address);
-        }
         // What the old binding set up has been undone, and goes without a lock held.
         if let (Ok((Some(mut departure), Some(departed))), Some((old, view))) = (released, rest.take()) {
             departure.bound = old;

@@ -123,6 +123,7 @@ impl<T, L: RawLock> Slot<T, L> {
             State::Closed if seen.is_vacant() => None,
             State::Closed if self.marks() & ARRIVING != 0 => Some(Occupied::Arriving),
             State::Closed => Some(Occupied::Closing),
+            State::Gone if weakened(Site::ReserveChecksKept) => None,
             State::Gone => self.keeps_address().then_some(Occupied::Teardown),
         }
     }

@@ -202,7 +202,9 @@ impl<T, L: RawLock> Departure<'_, T, L> {
 
         impl<L: RawLock> Drop for Wake<L> {
             fn drop(&mut self) {
-                self.1.wake(self.0);
+                if !weakened(Site::GoneWakes) {
+                    self.1.wake(self.0);
+                }
             }
         }
 

@@ -27,8 +27,8 @@ use super::{Busy, Holder, Locked};
 use crate::Sbdf;
 use crate::address::{Bus, DevFn, Segment};
 use crate::memory::{NoMemory, Shared, try_box};
-use crate::sync::unexplored::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize};
-use crate::sync::{Ordering, RawLock, Site, UnsafeCell, weakened};
+use crate::sync::unexplored::{AtomicBool, AtomicU32, AtomicUsize};
+use crate::sync::{AtomicU8, Ordering, RawLock, Site, UnsafeCell, ordering, weakened};
 
 /// The calling thread holds this device's lock and would wait for itself (EDEADLK). Drop the guard first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -101,8 +101,8 @@ impl<T, L: RawLock> Slot<T, L> {
 
     /// Whether the device is gone at this instant.
     #[inline]
-    pub(crate) fn is_gone(&self) -> bool {
-        self.word.latest().state() == State::Gone
+    pub(crate) fn is_gone_by_now(&self) -> bool {
+        self.word.is_gone_by_now()
     }
 
     /// A share of the memory this slot is in, on the word of somebody who keeps it.
@@ -262,8 +262,8 @@ impl<T, L: RawLock> Slot<T, L> {
     }
 
     pub(crate) fn set_marks(&self, marks: u8) {
-        // Release: pairs with the Acquire below.
-        self.marks.store(marks, Ordering::Release);
+        // Release: pairs with the Acquire of `keeps_address`.
+        self.marks.store(marks, ordering(Site::MarksRelease, Ordering::Release));
     }
 
     /// Sets these marks and leaves the others.
@@ -279,7 +279,7 @@ impl<T, L: RawLock> Slot<T, L> {
     /// Whether the address will not be free when the device is gone.
     pub(super) fn keeps_address(&self) -> bool {
         // Acquire: pairs with the Release of who took the mark away, whose work is over then.
-        self.marks.load(Ordering::Acquire) & KEEPS_ADDRESS != 0
+        self.marks.load(ordering(Site::MarksAcquire, Ordering::Acquire)) & KEEPS_ADDRESS != 0
     }
 
     // ---- names

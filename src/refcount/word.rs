@@ -34,7 +34,7 @@
 //! Every write is a read-modify-write, so each continues the release sequence of the ones before.
 
 use super::abort;
-use crate::sync::{AtomicU64, Ordering, Site, fence, load_now_u64, load_to_write_u64, ordering, weakened};
+use crate::sync::{AtOnce, AtomicU64, Ordering, Site, fence, load_to_write_u64, ordering, weakened};
 
 const COUNT_BITS: u32 = 30;
 const COUNT: u64 = (1 << COUNT_BITS) - 1;
@@ -130,37 +130,41 @@ pub(crate) enum AfterPut {
 
 /// The word of one slot.
 #[derive(Debug)]
-pub(crate) struct Word(AtomicU64);
+pub(crate) struct Word {
+    bits: AtomicU64,
+    /// Stands beside the state in models.
+    gone: AtOnce,
+}
 
 impl Word {
     /// Vacant, before its first device.
     pub(crate) fn new() -> Self {
-        Self(AtomicU64::new(Seen::new(0, State::Closed, 0).0))
+        Self { bits: AtomicU64::new(Seen::new(0, State::Closed, 0).0), gone: AtOnce::new() }
     }
 
     /// The word now, for a decision that a read-modify-write or a lock will confirm.
     #[inline]
     pub(crate) fn glance(&self) -> Seen {
-        Seen(self.0.load(Ordering::Relaxed))
+        Seen(self.bits.load(Ordering::Relaxed))
     }
 
-    /// The word as it is at this instant: who was told that it changed finds it changed.
+    /// Whether the device was reported gone by now.
     #[inline]
-    pub(crate) fn latest(&self) -> Seen {
-        Seen(load_now_u64(&self.0))
+    pub(crate) fn is_gone_by_now(&self) -> bool {
+        self.gone.look(|| self.glance().state() == State::Gone)
     }
 
     /// The same for somebody about to change it.
     #[inline]
     fn glance_to_write(&self) -> Seen {
-        Seen(load_to_write_u64(&self.0, Ordering::Relaxed))
+        Seen(load_to_write_u64(&self.bits, Ordering::Relaxed))
     }
 
     /// The word, and with it everything the opener of this generation wrote.
     #[inline]
     pub(crate) fn look(&self, site: Site) -> Seen {
         // Acquire: pairs with the Release of `open` (locked access) or of `vacate` (the next opener).
-        Seen(self.0.load(ordering(site, Ordering::Acquire)))
+        Seen(self.bits.load(ordering(site, Ordering::Acquire)))
     }
 
     /// Counts a use of a live device. `None` at once, without a write, for any other (R3).
@@ -197,7 +201,7 @@ impl Word {
         }
         // Acquire: pairs with the Release of `open`, so that the device is seen as its creator made it.
         let (success, failure) = (ordering(site, Ordering::Acquire), Ordering::Relaxed);
-        self.0.compare_exchange_weak(seen.0, seen.0 + 1, success, failure).map(drop).map_err(Seen)
+        self.bits.compare_exchange_weak(seen.0, seen.0 + 1, success, failure).map(drop).map_err(Seen)
     }
 
     /// Counts one more use on behalf of somebody who holds one, or who keeps the creation reference from being
@@ -205,7 +209,7 @@ impl Word {
     #[inline]
     pub(crate) fn get_more(&self) {
         // Relaxed: the caller already sees the device.
-        let seen = Seen(self.0.fetch_add(1, Ordering::Relaxed));
+        let seen = Seen(self.bits.fetch_add(1, Ordering::Relaxed));
         if seen.references() >= MOST_REFERENCES || seen.references() == 0 {
             abort("a clone of no reference, or more than 2^29 references to one device");
         }
@@ -216,7 +220,7 @@ impl Word {
     pub(crate) fn put(&self) -> AfterPut {
         // Release: pairs with the Acquire of `close` and of the last put below: all that was done under this
         // reference happens before the teardown.
-        let seen = Seen(self.0.fetch_sub(1, ordering(Site::PutRelease, Ordering::Release)));
+        let seen = Seen(self.bits.fetch_sub(1, ordering(Site::PutRelease, Ordering::Release)));
         match (seen.state(), seen.references()) {
             (State::Live | State::Removing, 0 | 1) | (State::Gone, 0) | (State::Closed, _) => {
                 abort("a put without a reference")
@@ -273,7 +277,10 @@ impl Word {
 
     /// A device that is here becomes GONE, whoever uses it.
     pub(crate) fn gone(&self) -> Result<Seen, Seen> {
-        self.update(Ordering::Acquire, |seen| seen.is_present().then(|| seen.in_state(State::Gone)))
+        let before =
+            self.update(Ordering::Acquire, |seen| seen.is_present().then(|| seen.in_state(State::Gone)))?;
+        self.gone.set(true);
+        Ok(before)
     }
 
     /// A vacant slot becomes the caller's, who opens it or vacates it. Only under the segment writer lock.
@@ -281,7 +288,7 @@ impl Word {
         let before = self.glance_to_write();
         debug_assert!(before.is_vacant(), "reserved {before:?}");
         // Relaxed: nothing is published. The caller has acquired what was here before.
-        self.0.swap(before.with_references(1).0, Ordering::Relaxed);
+        self.bits.swap(before.with_references(1).0, Ordering::Relaxed);
     }
 
     /// A reserved slot becomes LIVE with the creation reference, one generation on. Only by who reserved it, with
@@ -289,10 +296,11 @@ impl Word {
     pub(crate) fn open(&self) -> Seen {
         let before = self.glance_to_write();
         debug_assert_eq!((before.state(), before.references()), (State::Closed, 1), "opened {before:?}");
+        self.gone.set(false);
         let step = u32::from(!weakened(Site::OpenAdvancesGeneration));
         let open = Seen::new(before.generation() + step, State::Live, 1);
         // Release: pairs with the Acquire of get, upgrade and locked access.
-        self.0.swap(open.0, ordering(Site::OpenRelease, Ordering::Release));
+        self.bits.swap(open.0, ordering(Site::OpenRelease, Ordering::Release));
         open
     }
 
@@ -302,7 +310,7 @@ impl Word {
         debug_assert_eq!(closed.state(), State::Closed, "reopened {closed:?}");
         // Release: as in `open`.
         let live = closed.in_state(State::Live);
-        self.0.swap(live.0, ordering(Site::OpenRelease, Ordering::Release));
+        self.bits.swap(live.0, ordering(Site::ReopenRelease, Ordering::Release));
     }
 
     /// The closer is done: `CLOSED|1` or `GONE|0` becomes vacant. The slot may be reused at once.
@@ -310,14 +318,14 @@ impl Word {
         let seen = self.glance_to_write();
         let vacant = seen.in_state(State::Closed).with_references(0);
         // Release: pairs with the Acquire with which the next opener looks for a vacant slot.
-        self.0.swap(vacant.0, ordering(Site::VacateRelease, Ordering::Release));
+        self.bits.swap(vacant.0, ordering(Site::VacateRelease, Ordering::Release));
     }
 
     fn update(&self, success: Ordering, step: impl Fn(Seen) -> Option<Seen>) -> Result<Seen, Seen> {
         let mut seen = self.glance_to_write();
         loop {
             let Some(next) = step(seen) else { return Err(seen) };
-            match self.0.compare_exchange_weak(seen.0, next.0, success, Ordering::Relaxed) {
+            match self.bits.compare_exchange_weak(seen.0, next.0, success, Ordering::Relaxed) {
                 Ok(_) => return Ok(seen),
                 Err(now) => seen = Seen(now),
             }

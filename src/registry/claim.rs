@@ -129,10 +129,16 @@ impl<D, L: RawLock> Claim<D, L> {
         self.from.owner()
     }
 
-    /// The device was reported gone: its hardware may not be touched any more.
+    /// The device was reported gone, as seen under a lock that the report goes through.
     #[inline]
     pub(crate) fn is_gone(&self) -> bool {
-        self.slot().is_gone()
+        self.slot().glance().state() == State::Gone
+    }
+
+    /// The device was reported gone by now: its hardware may not be touched any more.
+    #[inline]
+    pub(crate) fn is_gone_by_now(&self) -> bool {
+        self.slot().is_gone_by_now()
     }
 
     /// The device under its lock, also when it is gone.

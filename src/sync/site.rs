@@ -107,6 +107,26 @@ sites! {
     MovingIsVeiled = "moving-is-veiled",
     /// A closer opens the device again, and looks whether it was lost, under the device lock.
     ReopenUnderLock = "reopen-under-lock",
+    /// A device that is gone while a transition has it is the transition's to clear up after.
+    GoneLeavesClaimed = "gone-leaves-claimed",
+    /// A device that was published looks whether what it depends on has gone meanwhile.
+    PublishChecksLinks = "publish-checks-links",
+    /// An address is not given again before the IOMMU entries of its device are cleared.
+    ReserveChecksKept = "reserve-checks-kept",
+    /// Release of who takes a mark away: pairs with the Acquire of the next device's opener.
+    MarksRelease = "marks-release",
+    /// Acquire of the look whether an address is kept: pairs with the Release of who frees it.
+    MarksAcquire = "marks-acquire",
+    /// Release of opening a device again whose teardown failed: pairs with the Acquire of get and locked access.
+    ReopenRelease = "reopen-release",
+    /// Nothing is attached to a device that a transition has.
+    AttachChecksClaim = "attach-checks-claim",
+    /// Who reports a device gone wakes its ticket.
+    GoneWakes = "gone-wakes",
+    /// A device is kept while a flush timeout switches its translations off.
+    FlushTimeoutKeeps = "flush-timeout-keeps",
+    /// The faults that silence a device are its own: they are read under its lock.
+    FaultsUnderLock = "faults-under-lock",
     /// `report_gone` looks again when the device has moved to another list.
     GoneFollowsMove = "gone-follows-move",
     /// A name is removed before its reference is put.

@@ -217,8 +217,8 @@ fn gone_while_it_is_being_removed() {
         Hook::IommuDetach,
         || machine.remove_device(at(NIC)),
         || {
-            // Closed already: there is nothing left to report.
-            assert_eq!(errno(machine.report_gone(at(NIC))), Errno::ENODEV);
+            // Closed already, and noted: should the removal fail, the device leaves all the same.
+            machine.report_gone(at(NIC)).expect("still on its way out");
         },
     );
     removed.expect("removed");

@@ -103,7 +103,14 @@ impl Administrator<'_> {
         }
         let guest = self.world.any_guest(&mut self.random);
         let address = self.address(place);
-        self.transition("assign group", &[place], &assigning(guest), |machine, _| {
+        // Those of its group that the recording does not tell: they have a requester ID in common.
+        let others = self.world.machine().group_of(address).unwrap_or_default();
+        let set: Vec<_> =
+            [place].into_iter().chain(others.iter().filter_map(|other| plan.find(*other))).collect();
+        if plan.near(&set).iter().any(|member| plan.at(*member).bundled) {
+            return;
+        }
+        self.transition("assign group", &set, &assigning(guest), |machine, _| {
             machine.assign_group(address, guest)
         });
     }

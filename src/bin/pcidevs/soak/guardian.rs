@@ -87,10 +87,11 @@ fn block(world: &World, address: Sbdf, statistics: &mut Statistics) {
     take_away(world, &siblings, statistics);
 }
 
-/// Other devices that have this requester ID.
+/// Other devices that have this requester ID. Bridges only forward, and their own ID may be the alias.
 fn sharing(world: &World, address: Sbdf, requester: Sbdf) -> impl Iterator<Item = usize> {
     (0..world.plan().len()).filter(move |place| {
         let life = world.life(*place).filter(|life| life.address != address);
+        let life = life.filter(|_| !world.plan().at(*place).bridge);
         life.is_some_and(|life| life.requesters.get().is_some_and(|ids| ids.contains(&requester)))
     })
 }
