@@ -98,9 +98,11 @@ pub(crate) fn settle(
         let seen = Seen::of_stage(stage, at)?;
         let states = candidates(&nature, failed, met, at, before, after);
         let fits = |state: &Option<Device>| {
-            let mut model = model.clone();
-            put(&mut model, at, state.clone());
-            let expected = state.as_ref().map(|device| Seen::of_model(&model, at, device));
+            let expected = state.as_ref().map(|device| {
+                let mut model = model.clone();
+                put(&mut model, at, Some(device.clone()));
+                Seen::of_model(&model, at, device)
+            });
             match (&seen, &expected) {
                 (Some(seen), Some(expected)) => seen.is_like(expected),
                 (seen, expected) => seen.is_none() == expected.is_none(),
