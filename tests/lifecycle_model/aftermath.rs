@@ -265,7 +265,8 @@ fn leftover(model: &mut Model, operation: &Operation, met: Met, stage: &Stage) {
         stage.ledger.forgive_drops();
     }
     if met.hooks >= 2 && !model.devices.contains_key(&at.0) {
-        let is_left = |id: &Sbdf| stage.machine().entry(*id) != Entry::Absent;
+        let machine = stage.machine();
+        let is_left = |id: &Sbdf| machine.entry(*id) != Entry::Absent || machine.cached_entry(*id).is_some();
         model.leftover.extend(machine::requester_ids().filter(is_left));
     }
 }

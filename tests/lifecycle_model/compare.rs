@@ -273,12 +273,14 @@ fn attachments(model: &Model, stage: &Stage) -> Result<(), String> {
 }
 
 /// Every address is free again once everything is let go: a new device can come to each.
-pub(crate) fn ends_well(stage: &mut Stage) -> Result<(), String> {
+pub(crate) fn ends_well(model: &Model, stage: &mut Stage) -> Result<(), String> {
     stage.let_go();
     // A device that is broken on a guest's list, or hidden, is not removed: the hardware goes.
     stage.lifecycle.shut_down();
     let left = stage.lifecycle.run_deferred();
-    let entries = stage.machine().entries();
+    // What could be neither added nor undone keeps its entries until the next device comes there.
+    let mut entries = stage.machine().entries();
+    entries.retain(|(id, _)| !model.leftover.contains(id));
     let devices: Vec<_> = stage.lifecycle.devices().map(|device| device.status.address).collect();
     let alive = stage.alive.load(Ordering::Relaxed);
     if left != 0 || !entries.is_empty() || !devices.is_empty() || alive != 0 || stage.ledger.in_effect() != 0

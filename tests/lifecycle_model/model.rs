@@ -328,9 +328,8 @@ impl Model {
             reasons.insert(Reason::Busy);
         }
         let requesters = self.requesters(at);
-        // Leavings under one of the names its requests carry.
-        let shared = |left: &Device| left.requesters.iter().any(|id| requesters.contains(id));
-        if self.teardown.values().any(shared) {
+        // Leavings at its address, or at another one that its requests carry.
+        if self.teardown.keys().any(|left| requesters.contains(left)) {
             reasons.insert(Reason::Busy);
         }
         // The host's tables under a name that somebody else's requests carry would be a way to the host's memory.
