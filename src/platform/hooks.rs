@@ -102,7 +102,8 @@ pub trait Platform: Send + Sync {
     fn reset_scope(&self, device: Sbdf, why: Transition) -> Result<Option<ResetScope>, HookError>;
 
     /// Resets what is in the scope; once for all devices of a set that share it. `kind` is what the caller asked
-    /// for, `None` in an assignment. Cannot be undone.
+    /// for, `None` in an assignment. Cannot be undone. Configuration space is to be as before afterwards, but for
+    /// enables, so that an owner who gets the device back can go on.
     fn reset(&self, device: Sbdf, scope: ResetScope, kind: Option<ResetKind>) -> Result<(), HookError>;
 
     /// Maps the MSI-X table for the host before another domain uses the device.
