@@ -227,17 +227,18 @@ fn iommu(model: &Model, stage: &Stage) -> Result<(), String> {
         if in_teardown || (named.is_empty() && model.leftover.contains(&id)) {
             continue;
         }
-        // Of several that have the ID, one that was repaired may be in quarantine: then it is blocked for all.
         let mut owners: Vec<_> = named.iter().map(|(_, device)| device.owner).collect();
-        owners
-            .sort_by_key(|owner| (*owner == Owner::Unowned, matches!(owner, Owner::Host | Owner::Guest(_))));
-        let right = match owners.first().copied().filter(|owner| *owner != Owner::Unowned) {
-            None => entry == Entry::Absent && dma == Dma::NoEntry,
-            Some(owner @ (Owner::Host | Owner::Guest(_))) => {
+        owners.retain(|owner| *owner != Owner::Unowned);
+        owners.dedup();
+        let right = match owners[..] {
+            [] => entry == Entry::Absent && dma == Dma::NoEntry,
+            [owner @ (Owner::Host | Owner::Guest(_))] => {
                 entry == Entry::Attached(owner) && dma == Dma::Reaches(owner)
             }
             // What was repaired had its DMA blocked by other means.
-            Some(_) => entry != Entry::Attached(Owner::Host) && dma.reaches().is_none(),
+            [_] => !matches!(entry, Entry::Attached(_)) && dma.reaches().is_none(),
+            // Several have the ID, and one of them was repaired while the others stayed where they are.
+            _ => dma.reaches().is_none_or(|owner| owners.contains(&owner)),
         };
         if !right {
             let devices: Vec<_> =

@@ -47,7 +47,7 @@ fn step_of(stage: &mut Stage, model: &mut Model, step: &Step, history: &mut Stri
     let _ = write!(history, "\n  -> {outcome:?}");
     let verdict = model.perform(operation);
     let verdict = match (operation, verdict) {
-        (Operation::Repair(at), Verdict::Any) => repair(model, at.0, blocked),
+        (Operation::Repair(at), Verdict::Any) => repair(model, at.0, blocked, &outcome),
         (Operation::ReportFault(at), Verdict::Any) => {
             if let Outcome::Count(count) = outcome {
                 model.counted(at.0, u32::try_from(count).unwrap_or(u32::MAX));
@@ -91,17 +91,25 @@ impl Operation {
     }
 }
 
-/// Whether the machine confirms that a device that is to be repaired reaches nobody.
-fn is_blocked(stage: &Stage, model: &Model, operation: &Operation) -> bool {
-    let Operation::Repair(at) = operation else { return false };
-    let ids = model.devices.get(&at.0).map(|device| device.requesters.clone()).unwrap_or_default();
+/// Whether the machine confirms that a device that is to be repaired reaches nobody; `None` if that depends on an ID
+/// that another device has as well: the machine knows only of IDs that were changed for this one.
+fn is_blocked(stage: &Stage, model: &Model, operation: &Operation) -> Option<bool> {
+    let Operation::Repair(at) = operation else { return Some(false) };
     let machine = stage.machine();
-    let reaches = |entry| matches!(entry, Entry::Attached(_));
-    ids.iter().all(|id| !reaches(machine.entry(*id)) && !machine.cached_entry(*id).is_some_and(reaches))
+    let attached = |entry| matches!(entry, Entry::Attached(_));
+    let reaches = |id| attached(machine.entry(id)) || machine.cached_entry(id).is_some_and(attached);
+    let is_others =
+        |id| model.devices.iter().any(|(other, device)| *other != at.0 && device.requesters.contains(&id));
+    let ids = model.devices.get(&at.0).map(|device| device.requesters.clone()).unwrap_or_default();
+    match ids.into_iter().filter(|id| reaches(*id)).map(is_others).min() {
+        None => Some(true),
+        Some(true) => None,
+        Some(false) => Some(false),
+    }
 }
 
-fn repair(model: &mut Model, at: Sbdf, blocked: bool) -> Verdict {
-    if !blocked {
+fn repair(model: &mut Model, at: Sbdf, blocked: Option<bool>, outcome: &Outcome) -> Verdict {
+    if !blocked.unwrap_or(*outcome == Outcome::Done) {
         return Verdict::Refused([Reason::DmaNotBlocked].into());
     }
     model.repaired(at);
