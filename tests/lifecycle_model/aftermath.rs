@@ -4,7 +4,6 @@
 //! as before, or as if nothing had gone wrong, or broken where its DMA may reach. The model goes on from the one that
 //! is seen.
 
-use pcidevs::platform::Entry;
 use pcidevs::{Owner, Sbdf};
 
 use super::compare::Seen;
@@ -129,7 +128,8 @@ pub(crate) fn settle(
         slots(&mut model, before);
     }
     leavings(&mut model, before, stage);
-    leftover(&mut model, operation, met, stage);
+    model.leftover.clone_from(&before.leftover);
+    leftover(&mut model, operation, met);
     Ok(model)
 }
 
@@ -250,23 +250,20 @@ fn leavings(model: &mut Model, before: &Model, stage: &Stage) {
             (true, _) => {
                 model.teardown.remove(&at);
             }
-            (false, Some(device)) => {
+            (false, Some(device)) if !model.is_live((at, device.instance)) => {
                 model.teardown.insert(at, device.clone());
             }
-            (false, None) => {}
+            (false, _) => {}
         }
     }
 }
 
-/// A device that could not be added, and could not be undone, is unknown, and what the IOMMU holds of it remains.
-fn leftover(model: &mut Model, operation: &Operation, met: Met, stage: &Stage) {
+/// What could be neither added nor undone is unknown, and what the IOMMU holds of it, and what the host sees, remains
+/// until it is cleared up.
+fn leftover(model: &mut Model, operation: &Operation, met: Met) {
     let Operation::Add { at, .. } = operation else { return };
-    if met.attachments > 0 {
-        stage.ledger.forgive_drops();
-    }
-    if met.hooks >= 2 && !model.devices.contains_key(&at.0) {
-        let machine = stage.machine();
-        let is_left = |id: &Sbdf| machine.entry(*id) != Entry::Absent || machine.cached_entry(*id).is_some();
-        model.leftover.extend(machine::requester_ids().filter(is_left));
+    let undo_may_fail = met.hooks >= 2 || met.attachments >= 1;
+    if undo_may_fail && !model.devices.contains_key(&at.0) {
+        model.leftover.extend(machine::requester_ids_of(at.0));
     }
 }

@@ -224,14 +224,14 @@ fn iommu(model: &Model, stage: &Stage) -> Result<(), String> {
             }
             continue;
         }
-        if in_teardown || (named.is_empty() && model.leftover.contains(&id)) {
+        if in_teardown {
             continue;
         }
         let mut owners: Vec<_> = named.iter().map(|(_, device)| device.owner).collect();
         owners.retain(|owner| *owner != Owner::Unowned);
         owners.dedup();
         let right = match owners[..] {
-            [] => entry == Entry::Absent && dma == Dma::NoEntry,
+            [] => entry == Entry::Absent && dma == Dma::NoEntry || model.leftover.contains(&id),
             [owner @ (Owner::Host | Owner::Guest(_))] => {
                 entry == Entry::Attached(owner) && dma == Dma::Reaches(owner)
             }
@@ -251,7 +251,9 @@ fn iommu(model: &Model, stage: &Stage) -> Result<(), String> {
 
 /// As many attachments are in effect as are registered, and the platform has the MSI-X tables it was given.
 fn attachments(model: &Model, stage: &Stage) -> Result<(), String> {
-    let certain = model.teardown.is_empty() && model.devices.values().all(|device| !device.broken);
+    let certain = model.teardown.is_empty()
+        && model.leftover.is_empty()
+        && model.devices.values().all(|device| !device.broken);
     let registered: usize =
         model.devices.values().map(|device| usize::from(device.viewed) + device.attached.len()).sum();
     let in_effect = stage.ledger.in_effect();
@@ -274,14 +276,12 @@ fn attachments(model: &Model, stage: &Stage) -> Result<(), String> {
 }
 
 /// Every address is free again once everything is let go: a new device can come to each.
-pub(crate) fn ends_well(model: &Model, stage: &mut Stage) -> Result<(), String> {
+pub(crate) fn ends_well(stage: &mut Stage) -> Result<(), String> {
     stage.let_go();
     // A device that is broken on a guest's list, or hidden, is not removed: the hardware goes.
     stage.lifecycle.shut_down();
     let left = stage.lifecycle.run_deferred();
-    // What could be neither added nor undone keeps its entries until the next device comes there.
-    let mut entries = stage.machine().entries();
-    entries.retain(|(id, _)| !model.leftover.contains(id));
+    let entries = stage.machine().entries();
     let devices: Vec<_> = stage.lifecycle.devices().map(|device| device.status.address).collect();
     let alive = stage.alive.load(Ordering::Relaxed);
     if left != 0 || !entries.is_empty() || !devices.is_empty() || alive != 0 || stage.ledger.in_effect() != 0

@@ -195,6 +195,13 @@ pub(crate) fn build<D: Send>() -> Simulated<D> {
     machine
 }
 
+/// The requester IDs that this function can have.
+pub(crate) fn requester_ids_of(function: Sbdf) -> impl Iterator<Item = Sbdf> {
+    let more = Function::find(function).more_requesters.iter().map(|id| at(id));
+    let alias = (function.bus().number() == 5).then_some(at("0000:05:00.0"));
+    core::iter::once(function).chain(more).chain(alias)
+}
+
 /// Every requester ID that a device of this machine can have.
 pub(crate) fn requester_ids() -> impl Iterator<Item = Sbdf> {
     FUNCTIONS.iter().flat_map(|function| {

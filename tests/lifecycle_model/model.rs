@@ -22,7 +22,7 @@ pub(crate) struct Model {
     pub(crate) guests: BTreeMap<DomainId, GuestState>,
     /// Devices that are gone and whose leavings are not cleared up.
     pub(crate) teardown: BTreeMap<Sbdf, Device>,
-    /// Requester IDs of devices that could be neither added nor undone.
+    /// Requester IDs of devices that could be neither added nor undone, until that is cleared up.
     pub(crate) leftover: BTreeSet<Sbdf>,
     pub(crate) uses: Vec<Use>,
     pub(crate) tickets: Vec<(Sbdf, u32)>,
@@ -1141,6 +1141,7 @@ impl Model {
 
     fn run_deferred(&mut self) -> usize {
         self.teardown.clear();
+        self.leftover.clear();
         let waiting: Vec<_> = self.waiting().collect();
         for at in waiting {
             self.give_back(at);

@@ -21,7 +21,7 @@ pub(crate) fn play(start: Start, script: &[Step]) -> Result<(), String> {
             .and_then(|()| compare::agree(&model, &stage))
             .map_err(|why| format!("step {number}, {step:?}: {history}\n{why}"))?;
     }
-    compare::ends_well(&model, &mut stage)
+    compare::ends_well(&mut stage)
 }
 
 fn step_of(stage: &mut Stage, model: &mut Model, step: &Step, history: &mut String) -> Result<(), String> {
