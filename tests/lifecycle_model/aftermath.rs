@@ -33,7 +33,7 @@ struct Nature {
     returns: bool,
     /// A device at which it fails is broken, without an undo that failed.
     breaks: bool,
-    /// It cannot fail: devices leave.
+    /// It happens, whatever fails: devices leave, or break.
     leaves: bool,
     /// The guest to which devices go.
     to: Option<Owner>,
@@ -56,7 +56,7 @@ fn nature(operation: &Operation) -> Nature {
             | Operation::RemoveSubtree(_)
             | Operation::TryComplete(_)
     );
-    let leaves = matches!(operation, Operation::ReportGone { .. });
+    let leaves = matches!(operation, Operation::ReportGone { .. } | Operation::ReportFlushTimeout(_));
     let to = match operation {
         Operation::Assign { guest, .. } | Operation::AssignGroup { guest, .. } => Some(Owner::Guest(*guest)),
         _ => None,
@@ -76,7 +76,10 @@ pub(crate) fn settle(
 ) -> Result<Model, String> {
     let nature = nature(operation);
     let failed = matches!(outcome, Outcome::Refused(_));
-    if nature.leaves && failed && before.devices.len() != after.devices.len() {
+    if matches!(operation, Operation::ReportGone { .. })
+        && failed
+        && before.devices.len() != after.devices.len()
+    {
         return Err(format!("what is gone is gone, and not {outcome:?}"));
     }
     let mut model = if failed && !nature.leaves { before.clone() } else { after.clone() };
@@ -113,7 +116,8 @@ pub(crate) fn settle(
             let states: String = states.map(|state| format!("\n  {state:?}")).collect();
             return Err(format!("after trouble {at} is\n  {seen:?}\nand may be{states}"));
         };
-        if *state == after.devices.get(&at).cloned() && state.is_some() {
+        let (was, is) = (before.devices.get(&at), after.devices.get(&at));
+        if state.is_some() && state.as_ref() == is && (was != is || !failed) {
             copy_faults(&mut model, after, at);
         } else if state.as_ref().map(|device| device.owner)
             != before.devices.get(&at).map(|device| device.owner)

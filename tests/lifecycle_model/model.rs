@@ -298,10 +298,10 @@ impl Model {
             if !reasons.is_empty() {
                 return Verdict::Refused(reasons);
             }
+            if adopts {
+                self.settle(at, Owner::Host, None);
+            }
             if let Some(device) = self.devices.get_mut(&at) {
-                if adopts {
-                    device.settle(Owner::Host, None);
-                }
                 if pf.is_none() {
                     device.extended = extended;
                 }

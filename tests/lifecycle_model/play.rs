@@ -7,7 +7,7 @@ use pcidevs::{Owner, Sbdf};
 
 use super::aftermath::{self, Met};
 use super::compare;
-use super::model::{Model, Verdict};
+use super::model::{Device, Model, Verdict};
 use super::operations::{Operation, Start, Step};
 use super::stage::{Outcome, Reason, Registers, Stage};
 
@@ -142,12 +142,13 @@ fn registers(stage: &Stage, model: &Model) -> AllRegisters {
 }
 
 /// An operation that was refused, or failed, has left the registers of whole devices as they were. Those in
-/// quarantine may have been hit by somebody else's reset.
+/// quarantine, and bridges, may have been hit by somebody else's reset.
 fn restored(registers: &AllRegisters, before: &Model, after: &Model, stage: &Stage) -> Result<(), String> {
     for (at, was) in registers {
         let same = before.devices.get(at).filter(|device| after.devices.get(at) == Some(device));
         let is = stage.registers(*at);
-        if same.is_some_and(|device| !device.broken && device.owner != Owner::Quarantine) && is != *was {
+        let spared = same.is_some_and(|device| !device.broken && device.owner != Owner::Quarantine);
+        if spared && !Device::is_bridge(*at) && is != *was {
             return Err(format!("the registers of {at} were {was:?} and are {is:?}"));
         }
     }
