@@ -191,6 +191,28 @@ fn what_a_flush_would_let_through_is_not_confirmed_as_blocked() {
 }
 
 #[test]
+fn a_device_whose_undone_flush_panicked_is_listed_where_it_reaches() {
+    let panics = |call| Trouble { how: How::Panic, ..hook(call) };
+    for first in 20..28 {
+        for second in 26..40 {
+            let failed = [hook(first), panics(second), panics(second + 6)];
+            plays(Start::Booted, &[with(&failed, assign(&["00:04.0", "00:02.0", "00:02.1"]))]);
+        }
+    }
+}
+
+#[test]
+fn what_of_an_add_could_not_be_undone_is_cleared_up_later() {
+    let device = || place("00:04.0");
+    for second in 4..8 {
+        let added = with(&[hook(3), hook(4), hook(second)], Add { at: device(), extended: false });
+        plays(Start::Empty, &[added, well(Scan), well(RunDeferred), well(SetHost)]);
+    }
+    let added = with(&[hook(3), attachment(0)], Add { at: device(), extended: false });
+    plays(Start::Empty, &[added, well(RunDeferred), well(Add { at: device(), extended: false })]);
+}
+
+#[test]
 fn a_broken_device_is_not_given_back_with_its_group() {
     plays(
         Start::Booted,
