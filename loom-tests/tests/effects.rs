@@ -217,7 +217,7 @@ impl Attachment<Device> for Writes {
 
 #[test]
 fn r9_what_a_failed_teardown_did_is_seen_by_who_uses_the_device() {
-    explore(None, || {
+    explore(Some(3), || {
         let destroyed = Destroyed::none();
         let machine = machine(&destroyed, &[ONE]);
         let written = Arc::new(Unlocked::new(0));
