@@ -129,7 +129,16 @@ impl<P: Platform> Lifecycle<P> {
         // The groups stay claimed until the device is seen in them.
         let (view, _groups) = match self.enter(&newcomer, &prepared.known) {
             Ok(entered) => entered,
-            Err(reason) => return Err(AddDeviceError { data: newcomer.data.into_inner(), reason }),
+            Err((reason, view)) => {
+                // From here on nothing of it is counted among the users of its IDs.
+                drop(entered);
+                let is_undone =
+                    !matches!(&reason, TransitionError::Failed(failure) if !failure.undo.is_empty());
+                if !is_undone || view.is_some() {
+                    self.leave_stray(prepared.departure, address, view);
+                }
+                return Err(AddDeviceError { data: newcomer.data.into_inner(), reason });
+            }
         };
         let mut device = prepared.with_data(newcomer.data.into_inner());
         device.bound = Bound::seen(view);
@@ -160,22 +169,27 @@ impl<P: Platform> Lifecycle<P> {
         }
     }
 
-    /// The steps that make a device the host's.
+    /// The steps that make a device the host's. With the error comes what the host sees and could not be undone.
     fn enter(
         &self,
         newcomer: &Newcomer<P::Data>,
         known: &Shared<Known<P::Lock>>,
-    ) -> Result<(Binding<P::Data>, GroupClaims<P>), TransitionError> {
+    ) -> Result<(Binding<P::Data>, GroupClaims<P>), (TransitionError, Binding<P::Data>)> {
         let mut work = [Work::new(newcomer, known.clone(), Bound::default(), Owner::Unowned, Owner::Host)];
-        let groups = self.keep_shared(&mut work)?;
-        self.check_separable(&work, steps::ENTER)?;
-        self.check_groups(&work, &groups, steps::ENTER, Owner::Host)?;
-        let mut transaction = Transaction::new(self.platform(), steps::ENTER, &mut work)?;
+        let checked = self.keep_shared(&mut work).and_then(|groups| {
+            self.check_separable(&work, steps::ENTER)?;
+            self.check_groups(&work, &groups, steps::ENTER, Owner::Host)?;
+            Ok(groups)
+        });
+        let groups = checked.map_err(|error| (error, None))?;
+        let transaction = Transaction::new(self.platform(), steps::ENTER, &mut work);
+        let mut transaction = transaction.map_err(|error| (error.into(), None))?;
         match transaction.run() {
             Ok(()) => Ok((transaction.work.first_mut().and_then(|work| work.view.take()), groups)),
             Err(error) => {
                 transaction.roll_back();
-                Err(transaction.explain(error))
+                let error = transaction.explain(error);
+                Err((error, transaction.work.first_mut().and_then(|work| work.view.take())))
             }
         }
     }

@@ -1,4 +1,5 @@
-//! What is left to do when a device is gone: attachments without hardware, IOMMU entries that still name it.
+//! What is left to do when a device is gone: attachments without hardware, IOMMU entries that still name it. The same
+//! is left of a device that could not be added, when that could not be undone either.
 //!
 //! Its address is free only when that is done (the holder named "dma teardown"). Whoever has the device in hand does
 //! it: the transition that claimed it, else the one who reports it gone. What fails waits in a queue, and
@@ -17,10 +18,23 @@ use crate::registry::Departed;
 use crate::sync::unexplored::AtomicU64;
 use crate::sync::{Lock, Ordering};
 
+/// A device that could not be added: unknown, and there is no data of it any more.
+struct Stray(Sbdf);
+
+impl<D> Claimed<D> for Stray {
+    fn address(&self) -> Sbdf {
+        self.0
+    }
+
+    fn with(&self, _: &mut dyn FnMut(&mut D)) {}
+}
+
 /// What one device leaves behind.
 pub(super) struct Departure<P: Platform> {
     pub(super) known: Shared<Known<P::Lock>>,
     departed: Option<Departed<Device<P>, P::Lock>>,
+    /// In its place.
+    stray: Option<Stray>,
     pub(super) bound: Bound<P::Data>,
     view: Option<Box<dyn Attachment<P::Data>>>,
     /// The machine's maps have forgotten the device.
@@ -42,6 +56,7 @@ impl<P: Platform> Departure<P> {
         try_box(Self {
             known,
             departed,
+            stray: None,
             bound,
             view,
             left_maps: false,
@@ -56,18 +71,21 @@ impl<P: Platform> Departure<P> {
     /// One attempt at everything that is not done yet.
     fn attempt(&mut self, lifecycle: &Lifecycle<P>) -> Result<(), HookError> {
         let platform = lifecycle.platform();
-        let Some(departed) = &self.departed else { return Ok(()) };
-        let device = departed.address();
-        let hand: &dyn Claimed<P::Data> = departed;
+        let (hand, hardware): (&dyn Claimed<P::Data>, _) = match (&self.departed, &self.stray) {
+            (Some(departed), _) => (departed, Hardware::Gone),
+            (None, Some(stray)) => (stray, Hardware::Present),
+            (None, None) => return Ok(()),
+        };
+        let device = hand.address();
         if let Some(view) = &mut self.view {
-            guarded(|| view.undo(hand, Hardware::Gone))?;
+            guarded(|| view.undo(hand, hardware))?;
             self.view = None;
         }
         for place in 0..self.bound.len() {
             if let Some(entry) = self.bound.nth_from_last(place)
                 && entry.effect == Effect::On
             {
-                guarded(|| entry.attachment.undo(hand, Hardware::Gone))?;
+                guarded(|| entry.attachment.undo(hand, hardware))?;
                 entry.effect = Effect::Undone;
             }
         }
@@ -156,6 +174,20 @@ impl<P: Platform> Lifecycle<P> {
         self.try_departure(departure);
     }
 
+    /// Leaves to [`run_deferred`](Self::run_deferred) what is left of a device that could not be added. The maps have
+    /// forgotten it; who comes to its address before that is done takes its entries over.
+    pub(super) fn leave_stray(
+        &self,
+        mut departure: Box<Departure<P>>,
+        address: Sbdf,
+        view: Option<Box<dyn Attachment<P::Data>>>,
+    ) {
+        departure.stray = Some(Stray(address));
+        departure.view = view;
+        departure.left_maps = true;
+        self.departures().push(departure);
+    }
+
     /// Does it for all that wait under this number.
     pub(super) fn clear_up_all(&self, number: u64) {
         while let Some(departure) = self.departures().take(|departure| departure.reserved == number) {
@@ -166,6 +198,14 @@ impl<P: Platform> Lifecycle<P> {
     /// One attempt. Afterwards the departure is done, or waits for the next round.
     fn try_departure(&self, mut departure: Box<Departure<P>>) -> bool {
         (departure.reserved, departure.round) = (0, self.departures().numbers.load(Ordering::Relaxed));
+        if let Some(Stray(address)) = departure.stray {
+            let done = departure.attempt(self);
+            if done.is_err() {
+                self.departures().push(departure);
+            }
+            self.departure_tried(address, done);
+            return done.is_ok();
+        }
         let Some(address) = departure.departed.as_ref().map(Departed::address) else { return true };
         if !departure.left_maps {
             // Once: what the maps hold of the address when it is free is the next device's.

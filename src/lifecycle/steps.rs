@@ -298,8 +298,9 @@ impl Step {
                 undone
             }
             (Flush(Back | Both), _) => {
+                // Before the hook, which may panic. One that succeeds covers all that was undone before.
+                work.unflushed = true;
                 let flushed = platform.iommu_flush(at);
-                // A later one covers all that was undone before.
                 work.unflushed = flushed.is_err();
                 flushed
             }

@@ -4,7 +4,6 @@
 //! as before, or as if nothing had gone wrong, or broken where its DMA may reach. The model goes on from the one that
 //! is seen.
 
-use pcidevs::platform::Entry;
 use pcidevs::{Owner, Sbdf};
 
 use super::compare::Seen;
@@ -34,7 +33,7 @@ struct Nature {
     returns: bool,
     /// A device at which it fails is broken, without an undo that failed.
     breaks: bool,
-    /// It cannot fail: devices leave.
+    /// It happens, whatever fails: devices leave, or break.
     leaves: bool,
     /// The guest to which devices go.
     to: Option<Owner>,
@@ -57,7 +56,7 @@ fn nature(operation: &Operation) -> Nature {
             | Operation::RemoveSubtree(_)
             | Operation::TryComplete(_)
     );
-    let leaves = matches!(operation, Operation::ReportGone { .. });
+    let leaves = matches!(operation, Operation::ReportGone { .. } | Operation::ReportFlushTimeout(_));
     let to = match operation {
         Operation::Assign { guest, .. } | Operation::AssignGroup { guest, .. } => Some(Owner::Guest(*guest)),
         _ => None,
@@ -77,7 +76,10 @@ pub(crate) fn settle(
 ) -> Result<Model, String> {
     let nature = nature(operation);
     let failed = matches!(outcome, Outcome::Refused(_));
-    if nature.leaves && failed && before.devices.len() != after.devices.len() {
+    if matches!(operation, Operation::ReportGone { .. })
+        && failed
+        && before.devices.len() != after.devices.len()
+    {
         return Err(format!("what is gone is gone, and not {outcome:?}"));
     }
     let mut model = if failed && !nature.leaves { before.clone() } else { after.clone() };
@@ -98,9 +100,11 @@ pub(crate) fn settle(
         let seen = Seen::of_stage(stage, at)?;
         let states = candidates(&nature, failed, met, at, before, after);
         let fits = |state: &Option<Device>| {
-            let mut model = model.clone();
-            put(&mut model, at, state.clone());
-            let expected = state.as_ref().map(|device| Seen::of_model(&model, at, device));
+            let expected = state.as_ref().map(|device| {
+                let mut model = model.clone();
+                put(&mut model, at, Some(device.clone()));
+                Seen::of_model(&model, at, device)
+            });
             match (&seen, &expected) {
                 (Some(seen), Some(expected)) => seen.is_like(expected),
                 (seen, expected) => seen.is_none() == expected.is_none(),
@@ -112,7 +116,8 @@ pub(crate) fn settle(
             let states: String = states.map(|state| format!("\n  {state:?}")).collect();
             return Err(format!("after trouble {at} is\n  {seen:?}\nand may be{states}"));
         };
-        if *state == after.devices.get(&at).cloned() && state.is_some() {
+        let (was, is) = (before.devices.get(&at), after.devices.get(&at));
+        if state.is_some() && state.as_ref() == is && (was != is || !failed) {
             copy_faults(&mut model, after, at);
         } else if state.as_ref().map(|device| device.owner)
             != before.devices.get(&at).map(|device| device.owner)
@@ -127,7 +132,8 @@ pub(crate) fn settle(
         slots(&mut model, before);
     }
     leavings(&mut model, before, stage);
-    leftover(&mut model, operation, met, stage);
+    model.leftover.clone_from(&before.leftover);
+    leftover(&mut model, operation, met);
     Ok(model)
 }
 
@@ -248,22 +254,20 @@ fn leavings(model: &mut Model, before: &Model, stage: &Stage) {
             (true, _) => {
                 model.teardown.remove(&at);
             }
-            (false, Some(device)) => {
+            (false, Some(device)) if !model.is_live((at, device.instance)) => {
                 model.teardown.insert(at, device.clone());
             }
-            (false, None) => {}
+            (false, _) => {}
         }
     }
 }
 
-/// A device that could not be added, and could not be undone, is unknown, and what the IOMMU holds of it remains.
-fn leftover(model: &mut Model, operation: &Operation, met: Met, stage: &Stage) {
+/// What could be neither added nor undone is unknown, and what the IOMMU holds of it, and what the host sees, remains
+/// until it is cleared up.
+fn leftover(model: &mut Model, operation: &Operation, met: Met) {
     let Operation::Add { at, .. } = operation else { return };
-    if met.attachments > 0 {
-        stage.ledger.forgive_drops();
-    }
-    if met.hooks >= 2 && !model.devices.contains_key(&at.0) {
-        let is_left = |id: &Sbdf| stage.machine().entry(*id) != Entry::Absent;
-        model.leftover.extend(machine::requester_ids().filter(is_left));
+    let undo_may_fail = met.hooks >= 2 || met.attachments >= 1;
+    if undo_may_fail && !model.devices.contains_key(&at.0) {
+        model.leftover.extend(machine::requester_ids_of(at.0));
     }
 }

@@ -99,11 +99,6 @@ impl Ledger {
         locked(&self.0).all.values().filter(|entry| entry.in_effect).count()
     }
 
-    /// A device that could not be added has nobody who would undo its attachments once more.
-    pub(crate) fn forgive_drops(&self) {
-        locked(&self.0).violations.clear();
-    }
-
     pub(crate) fn violations(&self) -> Vec<String> {
         locked(&self.0).violations.clone()
     }

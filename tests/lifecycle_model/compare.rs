@@ -224,20 +224,21 @@ fn iommu(model: &Model, stage: &Stage) -> Result<(), String> {
             }
             continue;
         }
-        if in_teardown || (named.is_empty() && model.leftover.contains(&id)) {
+        if in_teardown {
             continue;
         }
-        // Of several that have the ID, one that was repaired may be in quarantine: then it is blocked for all.
         let mut owners: Vec<_> = named.iter().map(|(_, device)| device.owner).collect();
-        owners
-            .sort_by_key(|owner| (*owner == Owner::Unowned, matches!(owner, Owner::Host | Owner::Guest(_))));
-        let right = match owners.first().copied().filter(|owner| *owner != Owner::Unowned) {
-            None => entry == Entry::Absent && dma == Dma::NoEntry,
-            Some(owner @ (Owner::Host | Owner::Guest(_))) => {
+        owners.retain(|owner| *owner != Owner::Unowned);
+        owners.dedup();
+        let right = match owners[..] {
+            [] => entry == Entry::Absent && dma == Dma::NoEntry || model.leftover.contains(&id),
+            [owner @ (Owner::Host | Owner::Guest(_))] => {
                 entry == Entry::Attached(owner) && dma == Dma::Reaches(owner)
             }
             // What was repaired had its DMA blocked by other means.
-            Some(_) => entry != Entry::Attached(Owner::Host) && dma.reaches().is_none(),
+            [_] => !matches!(entry, Entry::Attached(_)) && dma.reaches().is_none(),
+            // Several have the ID, and one of them was repaired while the others stayed where they are.
+            _ => dma.reaches().is_none_or(|owner| owners.contains(&owner)),
         };
         if !right {
             let devices: Vec<_> =
@@ -250,7 +251,9 @@ fn iommu(model: &Model, stage: &Stage) -> Result<(), String> {
 
 /// As many attachments are in effect as are registered, and the platform has the MSI-X tables it was given.
 fn attachments(model: &Model, stage: &Stage) -> Result<(), String> {
-    let certain = model.teardown.is_empty() && model.devices.values().all(|device| !device.broken);
+    let certain = model.teardown.is_empty()
+        && model.leftover.is_empty()
+        && model.devices.values().all(|device| !device.broken);
     let registered: usize =
         model.devices.values().map(|device| usize::from(device.viewed) + device.attached.len()).sum();
     let in_effect = stage.ledger.in_effect();

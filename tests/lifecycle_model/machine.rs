@@ -14,14 +14,14 @@
 //! ```
 
 use pcidevs::Sbdf;
-use pcidevs::address::Bus;
+use pcidevs::address::{Bus, DevFn, Segment};
 use pcidevs::device::{BusRange, PortType};
 use pcidevs::platform::{ConfigBytes, GroupId, ResetSupport, Simulated, Switch, VirtualFunctions};
 
 /// One function of the machine, as far as it never changes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Function {
-    pub(crate) address: &'static str,
+    address: Sbdf,
     pub(crate) kind: Kind,
     pub(crate) reset: ResetSupport,
     pub(crate) group: Option<u32>,
@@ -46,7 +46,7 @@ pub(crate) enum Kind {
 }
 
 const fn function(address: &'static str, kind: Kind, reset: ResetSupport) -> Function {
-    Function { address, kind, reset, group: None, more_requesters: &[] }
+    Function { address: at(address), kind, reset, group: None, more_requesters: &[] }
 }
 
 const fn grouped(address: &'static str, kind: Kind, group: u32) -> Function {
@@ -86,13 +86,26 @@ pub(crate) const FUNCTIONS: &[Function] = &[
 /// The groups that can be open.
 pub(crate) const GROUPS: [GroupId; 2] = [GroupId(7), GroupId(8)];
 
-pub(crate) fn at(address: &str) -> Sbdf {
-    address.parse().expect("an address of the table")
+/// The address `0000:bb:dd.f`. It is read so often that a parser that takes all forms would be most of a script's time.
+pub(crate) const fn at(address: &str) -> Sbdf {
+    let [b'0', b'0', b'0', b'0', b':', b1, b0, b':', d1, d0, b'.', f] = *address.as_bytes() else {
+        panic!("not an address of the table")
+    };
+    let devfn = DevFn::new(digit(d1) << 4 | digit(d0), digit(f)).expect("a device and a function");
+    Sbdf::new(Segment::new(0), Bus::new(digit(b1) << 4 | digit(b0)), devfn)
+}
+
+const fn digit(byte: u8) -> u8 {
+    match byte {
+        b'0'..=b'9' => byte - b'0',
+        b'a'..=b'f' => byte - b'a' + 10,
+        _ => panic!("not a digit"),
+    }
 }
 
 impl Function {
-    pub(crate) fn at(&self) -> Sbdf {
-        at(self.address)
+    pub(crate) const fn at(&self) -> Sbdf {
+        self.address
     }
 
     pub(crate) fn find(address: Sbdf) -> &'static Self {
@@ -180,6 +193,13 @@ pub(crate) fn build<D: Send>() -> Simulated<D> {
         }
     }
     machine
+}
+
+/// The requester IDs that this function can have.
+pub(crate) fn requester_ids_of(function: Sbdf) -> impl Iterator<Item = Sbdf> {
+    let more = Function::find(function).more_requesters.iter().map(|id| at(id));
+    let alias = (function.bus().number() == 5).then_some(at("0000:05:00.0"));
+    core::iter::once(function).chain(more).chain(alias)
 }
 
 /// Every requester ID that a device of this machine can have.

@@ -22,7 +22,7 @@ pub(crate) struct Model {
     pub(crate) guests: BTreeMap<DomainId, GuestState>,
     /// Devices that are gone and whose leavings are not cleared up.
     pub(crate) teardown: BTreeMap<Sbdf, Device>,
-    /// Requester IDs of devices that could be neither added nor undone.
+    /// Requester IDs of devices that could be neither added nor undone, until that is cleared up.
     pub(crate) leftover: BTreeSet<Sbdf>,
     pub(crate) uses: Vec<Use>,
     pub(crate) tickets: Vec<(Sbdf, u32)>,
@@ -298,10 +298,10 @@ impl Model {
             if !reasons.is_empty() {
                 return Verdict::Refused(reasons);
             }
+            if adopts {
+                self.settle(at, Owner::Host, None);
+            }
             if let Some(device) = self.devices.get_mut(&at) {
-                if adopts {
-                    device.settle(Owner::Host, None);
-                }
                 if pf.is_none() {
                     device.extended = extended;
                 }
@@ -328,9 +328,8 @@ impl Model {
             reasons.insert(Reason::Busy);
         }
         let requesters = self.requesters(at);
-        // Leavings under one of the names its requests carry.
-        let shared = |left: &Device| left.requesters.iter().any(|id| requesters.contains(id));
-        if self.teardown.values().any(shared) {
+        // Leavings at its address, or at another one that its requests carry.
+        if self.teardown.keys().any(|left| requesters.contains(left)) {
             reasons.insert(Reason::Busy);
         }
         // The host's tables under a name that somebody else's requests carry would be a way to the host's memory.
@@ -1142,6 +1141,7 @@ impl Model {
 
     fn run_deferred(&mut self) -> usize {
         self.teardown.clear();
+        self.leftover.clear();
         let waiting: Vec<_> = self.waiting().collect();
         for at in waiting {
             self.give_back(at);

@@ -2,12 +2,12 @@
 
 use std::fmt::Write as _;
 
-use pcidevs::platform::Entry;
+use pcidevs::platform::{Entry, Hook};
 use pcidevs::{Owner, Sbdf};
 
 use super::aftermath::{self, Met};
 use super::compare;
-use super::model::{Model, Verdict};
+use super::model::{Device, Model, Verdict};
 use super::operations::{Operation, Start, Step};
 use super::stage::{Outcome, Reason, Registers, Stage};
 
@@ -40,13 +40,14 @@ fn step_of(stage: &mut Stage, model: &mut Model, step: &Step, history: &mut Stri
     let met = Met { hooks, attachments };
     stage.machine().record(false);
     // What went wrong, for who reads the failure.
-    for call in stage.machine().take_journal().iter().filter(|call| call.fault.is_some()) {
+    let journal = stage.machine().take_journal();
+    for call in journal.iter().filter(|call| call.fault.is_some()) {
         let _ = write!(history, "\n  {call}");
     }
     let _ = write!(history, "\n  -> {outcome:?}");
     let verdict = model.perform(operation);
     let verdict = match (operation, verdict) {
-        (Operation::Repair(at), Verdict::Any) => repair(model, at.0, blocked),
+        (Operation::Repair(at), Verdict::Any) => repair(model, at.0, blocked, &outcome),
         (Operation::ReportFault(at), Verdict::Any) => {
             if let Outcome::Count(count) = outcome {
                 model.counted(at.0, u32::try_from(count).unwrap_or(u32::MAX));
@@ -78,7 +79,9 @@ fn step_of(stage: &mut Stage, model: &mut Model, step: &Step, history: &mut Stri
     if *operation == Operation::RunDeferred {
         silenced(model, stage)?;
     }
-    stops(&before, model, stage, stopped)
+    // There is nobody to tell of a platform that panics when it is asked to stop a guest.
+    let asked = journal.iter().any(|call| call.hook == Hook::StopGuest && call.fault.is_some());
+    if asked { Ok(()) } else { stops(&before, model, stage, stopped) }
 }
 
 impl Operation {
@@ -88,17 +91,25 @@ impl Operation {
     }
 }
 
-/// Whether the machine confirms that a device that is to be repaired reaches nobody.
-fn is_blocked(stage: &Stage, model: &Model, operation: &Operation) -> bool {
-    let Operation::Repair(at) = operation else { return false };
-    let ids = model.devices.get(&at.0).map(|device| device.requesters.clone()).unwrap_or_default();
+/// Whether the machine confirms that a device that is to be repaired reaches nobody; `None` if that depends on an ID
+/// that another device has as well: the machine knows only of IDs that were changed for this one.
+fn is_blocked(stage: &Stage, model: &Model, operation: &Operation) -> Option<bool> {
+    let Operation::Repair(at) = operation else { return Some(false) };
     let machine = stage.machine();
-    let reaches = |entry| matches!(entry, Entry::Attached(_));
-    ids.iter().all(|id| !reaches(machine.entry(*id)) && !machine.cached_entry(*id).is_some_and(reaches))
+    let attached = |entry| matches!(entry, Entry::Attached(_));
+    let reaches = |id| attached(machine.entry(id)) || machine.cached_entry(id).is_some_and(attached);
+    let is_others =
+        |id| model.devices.iter().any(|(other, device)| *other != at.0 && device.requesters.contains(&id));
+    let ids = model.devices.get(&at.0).map(|device| device.requesters.clone()).unwrap_or_default();
+    match ids.into_iter().filter(|id| reaches(*id)).map(is_others).min() {
+        None => Some(true),
+        Some(true) => None,
+        Some(false) => Some(false),
+    }
 }
 
-fn repair(model: &mut Model, at: Sbdf, blocked: bool) -> Verdict {
-    if !blocked {
+fn repair(model: &mut Model, at: Sbdf, blocked: Option<bool>, outcome: &Outcome) -> Verdict {
+    if !blocked.unwrap_or(*outcome == Outcome::Done) {
         return Verdict::Refused([Reason::DmaNotBlocked].into());
     }
     model.repaired(at);
@@ -131,12 +142,13 @@ fn registers(stage: &Stage, model: &Model) -> AllRegisters {
 }
 
 /// An operation that was refused, or failed, has left the registers of whole devices as they were. Those in
-/// quarantine may have been hit by somebody else's reset.
+/// quarantine, and bridges, may have been hit by somebody else's reset.
 fn restored(registers: &AllRegisters, before: &Model, after: &Model, stage: &Stage) -> Result<(), String> {
     for (at, was) in registers {
         let same = before.devices.get(at).filter(|device| after.devices.get(at) == Some(device));
         let is = stage.registers(*at);
-        if same.is_some_and(|device| !device.broken && device.owner != Owner::Quarantine) && is != *was {
+        let spared = same.is_some_and(|device| !device.broken && device.owner != Owner::Quarantine);
+        if spared && !Device::is_bridge(*at) && is != *was {
             return Err(format!("the registers of {at} were {was:?} and are {is:?}"));
         }
     }

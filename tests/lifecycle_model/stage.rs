@@ -152,6 +152,8 @@ pub(crate) struct Stage {
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) reports: Arc<Mutex<Reports>>,
     pub(crate) alive: Arc<AtomicUsize>,
+    /// Where each function has MSI and MSI-X.
+    capabilities: BTreeMap<Sbdf, (Option<u16>, Option<u16>)>,
     /// Who was said to be in the way by the last operation.
     pub(crate) busy: Option<(Sbdf, Busy)>,
 }
@@ -159,6 +161,9 @@ pub(crate) struct Stage {
 impl Stage {
     pub(crate) fn new(start: Start) -> Self {
         let machine = machine::build();
+        let capabilities =
+            machine::FUNCTIONS.iter().map(|function| (function.at(), capabilities(&machine, function.at())));
+        let capabilities = capabilities.collect();
         let ledger = Arc::new(Ledger::default());
         let bind = Arc::clone(&ledger);
         machine.on_bind(move |_, owner| Ok(bind.view(owner)));
@@ -187,6 +192,7 @@ impl Stage {
             reports,
             alive: Arc::default(),
             busy: None,
+            capabilities,
         };
         stage.begin(start);
         stage
@@ -356,7 +362,8 @@ impl Stage {
 
     fn add(&mut self, at: Sbdf, extended: bool) -> Result<Outcome, TransitionError> {
         let function = Function::find(at);
-        if self.machine().config(at).is_none() {
+        // All ones: nobody answers. A virtual function has no vendor, but a status.
+        if self.machine().config_read(at, COMMAND, Width::Dword) == u32::MAX {
             function.plug(self.machine());
         }
         let info =
@@ -414,7 +421,7 @@ impl Stage {
         let Ok(_device) = self.lifecycle.lock(at) else { return };
         let machine = self.machine();
         machine.config_write(at, COMMAND, Width::Word, BUS_MASTER);
-        if let Some(msix) = self.capability(at, MSIX) {
+        if let (_, Some(msix)) = self.capabilities[&at] {
             machine.config_write(at, msix + 2, Width::Word, 1 << 15);
         }
         if machine.ats(at) == Switch::Off && Function::find(at).has_msix() {
@@ -422,18 +429,14 @@ impl Stage {
         }
     }
 
-    fn capability(&self, at: Sbdf, id: u8) -> Option<u16> {
-        let config = self.machine().config(at)?;
-        find_capability(ConfigSpace::new(&config), id).map(u16::from)
-    }
-
     /// The registers that a transition changes, and its failure restores.
     pub(crate) fn registers(&self, at: Sbdf) -> Registers {
         let read = |offset: u16| self.machine().config_read(at, offset, Width::Word);
+        let (msi, msix) = self.capabilities[&at];
         Registers {
             command: read(COMMAND),
-            msix: self.capability(at, MSIX).map(|msix| read(msix + 2)),
-            msi: self.capability(at, MSI).map(|msi| read(msi + 2)),
+            msix: msix.map(|msix| read(msix + 2)),
+            msi: msi.map(|msi| read(msi + 2)),
             ats: self.machine().ats(at),
         }
     }
@@ -449,6 +452,13 @@ impl Stage {
         wrong.extend(locked(&self.reports).wrong.iter().cloned());
         wrong
     }
+}
+
+/// Where a function has MSI and MSI-X.
+fn capabilities(machine: &Machine, at: Sbdf) -> (Option<u16>, Option<u16>) {
+    let config = machine.config(at).unwrap_or_default();
+    let find = |id| find_capability(ConfigSpace::new(&config), id).map(u16::from);
+    (find(MSI), find(MSIX))
 }
 
 const COMMAND: u16 = 0x04;
