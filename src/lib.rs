@@ -18,6 +18,7 @@
 //! | `refcount` | the reference protocol: knows addresses, not PCI |
 //! | `registry` | owners, lists, guests, add, remove, moves: safe code on the protocol |
 //! | [`lifecycle`] | transitions: lists of steps on a platform, undone when one fails |
+//! | [`vpci`] | the configuration space that an owner sees |
 //! | `topology` (`std`) | reading machines |
 #![cfg_attr(not(feature = "std"), no_std)]
 #![deny(unsafe_code)]
@@ -37,6 +38,7 @@ pub mod sync;
 #[cfg(feature = "std")]
 pub mod topology;
 mod transition;
+pub mod vpci;
 
 pub use address::Sbdf;
 pub use errno::Errno;
