@@ -221,8 +221,8 @@ impl<P: Platform> Lifecycle<P> {
             let held = leavers.holds(*address);
             match self.registry().close(*address, held) {
                 Ok(closing) => leavers.push(Leaver::among(closing, set)),
-                // Gone since it was collected.
-                Err(RemoveError::NotFound(_)) => {}
+                // Gone since it was collected; its last use ends with a put, and runs its destructor.
+                Err(RemoveError::NotFound(_)) => leavers.leave_without(*address),
                 Err(error) => {
                     let error = without_members(error, held, set);
                     return Err(TransitionError::of_removal(*address, error));
