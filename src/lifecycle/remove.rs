@@ -289,7 +289,7 @@ impl<P: Platform> RemovalTicket<P> {
 
     /// Blocks until the last use is put and completes the removal on this thread, or gives up at `deadline` and leaves
     /// it pending; `None` waits for ever.
-    #[cfg(all(feature = "std", not(loom)))]
+    #[cfg(all(feature = "std", not(any(loom, shuttle))))]
     pub fn wait(&mut self, deadline: Option<std::time::Instant>) -> Result<(), TransitionError> {
         registry::block_on(deadline, |waker| self.advance(Some(waker)))
             .unwrap_or(Err(TransitionError::Ticket(registry::TicketError::TimedOut)))
