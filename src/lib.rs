@@ -46,13 +46,13 @@ pub use memory::NoMemory;
 pub use owner::{DomainId, Owner};
 pub use refcount::{Busy, Holder, OnGone, WouldDeadlock};
 pub use registry::*;
-#[cfg(any(feature = "std", loom))]
+#[cfg(any(feature = "std", loom, shuttle))]
 pub use sync::DefaultLock;
 pub use sync::RawLock;
 pub use transition::Transition;
 
-/// What the loom models reach besides the public API.
-#[cfg(loom)]
+/// What the models reach besides the public API.
+#[cfg(any(loom, shuttle))]
 pub mod modelled {
     pub use crate::memory::Shared;
 }

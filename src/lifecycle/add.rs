@@ -163,17 +163,23 @@ impl<P: Platform> Lifecycle<P> {
     ) {
         self.remember(entered.address, &device.known);
         arriving.publish(device, Afterwards::Kept);
-        // Whoever reports a bridge or a physical function gone looks for its dependants after that. Either it finds
-        // this device, which is known by now, or this finds it gone.
-        let orphaned = self.registry().lock(entered.address).is_ok_and(|device| {
-            let links = [&device.links.bridge, &device.links.pf];
-            links.into_iter().flatten().any(Link::<P>::is_gone) && !weakened(Site::PublishChecksLinks)
-        });
+        let orphaned = self.is_orphaned(entered.address);
         let address = entered.keep();
         if orphaned {
             // Somebody else may have seen it first.
             let _gone = self.report_gone(address);
         }
+    }
+
+    /// Whether what a device depends on is gone, and the device is not: somebody who has just opened it asks.
+    ///
+    /// Whoever reports a bridge or a physical function gone looks for its dependants after that. Either it finds the
+    /// device, which is known by now, or this finds it gone.
+    pub(super) fn is_orphaned(&self, address: Sbdf) -> bool {
+        self.registry().lock(address).is_ok_and(|device| {
+            let links = [&device.links.bridge, &device.links.pf];
+            links.into_iter().flatten().any(Link::<P>::is_gone) && !weakened(Site::PublishChecksLinks)
+        })
     }
 
     /// The steps that make a device the host's. With the error comes what the host sees and could not be undone.

@@ -150,9 +150,21 @@ impl<P: Platform> Leaver<'_, P> {
         self.closing.get_mut().take().is_some_and(Closing::reopen)
     }
 
+    /// This one does not leave with it, it has gone: what it holds of that is a use like any other.
+    pub(super) fn leave_without(&mut self, other: Sbdf) {
+        let is_other = |link: &mut Link<P>| link.address() == other;
+        let Links { bridge, pf } = &mut self.links;
+        let links = Links { bridge: bridge.take_if(is_other), pf: pf.take_if(is_other) };
+        self.give_links_back(links);
+    }
+
     fn take_links_back(&mut self) {
         let Links { bridge, pf } = &mut self.links;
-        let (bridge, pf) = (bridge.take(), pf.take());
+        let links = Links { bridge: bridge.take(), pf: pf.take() };
+        self.give_links_back(links);
+    }
+
+    fn give_links_back(&mut self, Links { bridge, pf }: Links<P>) {
         self.device(|device| {
             device.links.bridge = bridge.or(device.links.bridge.take());
             device.links.pf = pf.or(device.links.pf.take());

@@ -221,8 +221,8 @@ impl<P: Platform> Lifecycle<P> {
             let held = leavers.holds(*address);
             match self.registry().close(*address, held) {
                 Ok(closing) => leavers.push(Leaver::among(closing, set)),
-                // Gone since it was collected.
-                Err(RemoveError::NotFound(_)) => {}
+                // Gone since it was collected; its last use ends with a put, and runs its destructor.
+                Err(RemoveError::NotFound(_)) => leavers.leave_without(*address),
                 Err(error) => {
                     let error = without_members(error, held, set);
                     return Err(TransitionError::of_removal(*address, error));
@@ -289,7 +289,7 @@ impl<P: Platform> RemovalTicket<P> {
 
     /// Blocks until the last use is put and completes the removal on this thread, or gives up at `deadline` and leaves
     /// it pending; `None` waits for ever.
-    #[cfg(all(feature = "std", not(loom)))]
+    #[cfg(all(feature = "std", not(any(loom, shuttle))))]
     pub fn wait(&mut self, deadline: Option<std::time::Instant>) -> Result<(), TransitionError> {
         registry::block_on(deadline, |waker| self.advance(Some(waker)))
             .unwrap_or(Err(TransitionError::Ticket(registry::TicketError::TimedOut)))

@@ -210,12 +210,12 @@ pub(super) fn guarded<R>(hook: impl FnOnce() -> Result<R, HookError>) -> Result<
 /// transaction, which undoes itself on the way, or ends the machine. In a model nothing is caught either: there a
 /// panic is the model's verdict, or the model checker taking its threads down.
 fn caught<R, E: From<HookError>>(hooks: impl FnOnce() -> Result<R, E>) -> Result<R, E> {
-    #[cfg(all(feature = "std", not(loom)))]
+    #[cfg(all(feature = "std", not(any(loom, shuttle))))]
     {
         std::panic::catch_unwind(std::panic::AssertUnwindSafe(hooks))
             .unwrap_or(Err(HookError::PANICKED.into()))
     }
-    #[cfg(not(all(feature = "std", not(loom))))]
+    #[cfg(not(all(feature = "std", not(any(loom, shuttle)))))]
     hooks()
 }
 

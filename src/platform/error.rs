@@ -21,7 +21,7 @@ impl HookError {
     }
 
     /// The hook panicked. Under `std` the panic was caught; its message has gone to the panic hook.
-    #[cfg(all(feature = "std", not(loom)))]
+    #[cfg(all(feature = "std", not(any(loom, shuttle))))]
     pub(crate) const PANICKED: Self =
         Self { errno: Errno::EIO, reason: "the platform's hook panicked", panicked: true };
 

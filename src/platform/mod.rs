@@ -28,14 +28,14 @@ mod attachment;
 mod error;
 mod facts;
 mod hooks;
-#[cfg(any(feature = "std", loom))]
+#[cfg(any(feature = "std", loom, shuttle))]
 mod simulated;
 
 pub use attachment::{Attachment, AttachmentKind, Claimed, Hardware};
 pub use error::{HookError, Refusal};
 pub use facts::{Facts, GroupId, Request, ResetKind, ResetScope, Switch, Width};
 pub use hooks::{Binding, Platform};
-#[cfg(any(feature = "std", loom))]
+#[cfg(any(feature = "std", loom, shuttle))]
 pub use simulated::{
     Bar, Call, ConfigBytes, Detail, Dma, Entry, Fault, Hook, ResetSupport, Rule, Simulated, Stopped,
     VirtualFunctions,
