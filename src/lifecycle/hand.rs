@@ -222,6 +222,8 @@ pub(super) struct Work<'a, P: Platform> {
     /// The reset it is the first member of, if the transition resets.
     pub(super) reset: Option<ResetScope>,
     pub(super) reset_kind: Option<ResetKind>,
+    /// The reset it still needs since a guest had it: before the transition, and then after it.
+    pub(super) unreset: Option<ResetScope>,
     /// The host has its MSI-X table.
     pub(super) msix_table: bool,
     /// It was broken before: who knows what entries it has.
@@ -260,6 +262,7 @@ impl<'a, P: Platform> Work<'a, P> {
             had_ats: false,
             reset: None,
             reset_kind: None,
+            unreset: None,
             msix_table: false,
             was_broken: false,
             msix_mapped: None,

@@ -34,8 +34,9 @@ impl<P: Platform> Lifecycle<P> {
         claims.reserve(1)?;
         let owner = self.claim_to_reset(address, None, &mut claims)?;
         let scope = guarded(|| self.platform().reset_scope(address, Transition::Reset))
-            .map_err(|error| TransitionError::failed(address, Step::Reset.name(), error))?
-            .unwrap_or(ResetScope::Function);
+            .map_err(|error| TransitionError::failed(address, Step::Reset.name(), error))?;
+        let due = self.lock(address).ok().and_then(|device| device.condition.unreset);
+        let scope = scope.or(due).unwrap_or(ResetScope::Function);
         let mut bystanders = Claims::new(self);
         for other in scope::others(self, address, scope) {
             let is_same_owners = self.lock(other).is_ok_and(|device| device.owner() == owner);
@@ -52,6 +53,9 @@ impl<P: Platform> Lifecycle<P> {
                 (member.reset, member.reset_kind) = (Some(scope), Some(kind));
             }
         });
+        if result.is_ok() {
+            bystanders.were_reset();
+        }
         drop(bystanders);
         result
     }
@@ -105,11 +109,15 @@ impl<P: Platform> Lifecycle<P> {
         work.reserve(claims.len())?;
         for Traveller { claim, .. } in claims {
             let taken = claim.with(|device, _| {
-                (device.known.clone(), core::mem::take(&mut device.bound), device.condition.msix_table)
+                let condition = &device.condition;
+                let marks = (condition.msix_table, condition.unreset);
+                (device.known.clone(), core::mem::take(&mut device.bound), marks)
             });
-            let (known, bound, msix_table) = taken?;
+            let (known, bound, (msix_table, unreset)) = taken?;
             let mut member = Work::new(claim, known, bound, claim.owner(), claim.owner());
             member.msix_table = msix_table;
+            // Whoever makes the binding anew has reset the device, or was told of its reset.
+            member.unreset = unreset.filter(|_| rebind != Rebind::Replace);
             prepare(&mut member);
             work.push(member);
         }

@@ -31,3 +31,4 @@ mod stray;
 mod subtree;
 mod ticket;
 mod unplug;
+mod unreset;
