@@ -587,6 +587,13 @@ impl Model {
         self.devices.keys().copied().filter(|other| *other != at && hit(other)).collect()
     }
 
+    /// The first that is in the way of the reset of this device, which moves with the others.
+    fn first_in_reset(&self, at: Sbdf, moved: &[Sbdf]) -> Option<&Device> {
+        let is_hit = |other: &Sbdf| !moved.contains(other) && !Device::is_bridge(*other);
+        let hit = self.reset_reaches(at).into_iter().filter(is_hit).map(|other| &self.devices[&other]);
+        hit.into_iter().find(|other| other.owner != Owner::Quarantine)
+    }
+
     /// Why the resets of these devices cannot be.
     fn resets(&self, moved: &[Sbdf]) -> Reasons {
         let mut reasons = Reasons::new();
@@ -749,10 +756,37 @@ impl Model {
         }
         let leaving: Vec<_> =
             moved.iter().map(|(at, _)| *at).filter(|at| self.way_back(*at) != Some((from, true))).collect();
-        let destination =
-            |at: Sbdf| moved.iter().find(|(moved, _)| *moved == at).map_or(from, |(_, (to, _))| *to);
-        reasons.extend(self.apart(&leaving, destination));
-        reasons.extend(self.resets(&leaving));
+        let apart = |moved: &[(Sbdf, (Owner, bool))]| {
+            let to = |at: Sbdf| moved.iter().find(|(moved, _)| *moved == at).map_or(from, |(_, (to, _))| *to);
+            self.apart(&leaving, to)
+        };
+        reasons.extend(apart(&moved));
+        if from.guest().is_some() {
+            // What the host cannot have without a reset of somebody else's device waits for it in quarantine.
+            for at in &leaving {
+                match self.first_in_reset(*at, &leaving) {
+                    Some(other) if other.owner == from && !other.broken => {
+                        reasons.insert(Reason::OthersInReset);
+                    }
+                    Some(_) => {
+                        let member = moved.iter_mut().find(|(member, _)| member == at).expect("leaves");
+                        if member.1.0 == Owner::Host {
+                            member.1 = (Owner::Quarantine, false);
+                        }
+                    }
+                    None => {}
+                }
+            }
+            while let Some(place) = kept(&moved) {
+                moved[place].1 = (Owner::Quarantine, false);
+            }
+            reasons.extend(apart(&moved));
+            if leaving.iter().any(|at| Function::find(*at).reset == ResetSupport::Missing) {
+                reasons.insert(Reason::Failed);
+            }
+        } else {
+            reasons.extend(self.resets(&leaving));
+        }
         if !reasons.is_empty() {
             return Verdict::Refused(reasons);
         }
