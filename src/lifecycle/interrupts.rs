@@ -44,6 +44,7 @@ impl<P: Platform> Lifecycle<P> {
         let Some((claim, ())) = claimed else { return Ok(()) };
         let owner = claim.owner();
         claims.push(claim, owner, None);
+        self.permit_in_place(Transition::Interrupts, address, owner)?;
         self.in_place(&claims, steps, Rebind::MsixTable(mapped), &span, |_| {})
     }
 }

@@ -11,7 +11,7 @@ use super::steps::{self, Plan, Step};
 use super::transaction::{Transaction, guarded};
 use crate::Sbdf;
 use crate::owner::Owner;
-use crate::platform::{Platform, ResetKind, ResetScope};
+use crate::platform::{Platform, Request, ResetKind, ResetScope};
 use crate::registry::Traveller;
 use crate::transition::Transition;
 
@@ -33,6 +33,7 @@ impl<P: Platform> Lifecycle<P> {
         let mut claims = Claims::new(self);
         claims.reserve(1)?;
         let owner = self.claim_to_reset(address, None, &mut claims)?;
+        self.permit_in_place(Transition::Reset, address, owner)?;
         let scope = guarded(|| self.platform().reset_scope(address, Transition::Reset))
             .map_err(|error| TransitionError::failed(address, Step::Reset.name(), error))?;
         let due = self.lock(address).ok().and_then(|device| device.condition.unreset);
@@ -44,6 +45,7 @@ impl<P: Platform> Lifecycle<P> {
             if is_same_owners && !is_bridge {
                 claims.reserve(1)?;
                 self.claim_to_reset(other, Some(owner), &mut claims)?;
+                self.permit_in_place(Transition::Reset, other, owner)?;
             } else {
                 scope::claim_bystander(self, address, other, Transition::Reset, &mut bystanders)?;
             }
@@ -94,6 +96,16 @@ impl<P: Platform> Lifecycle<P> {
         let (claim, owner) = claimed.ok_or(TransitionError::NotFound(address))?;
         claims.push(claim, owner, None);
         Ok(owner)
+    }
+
+    /// Asks the policy about a transition that leaves the device with its owner.
+    pub(super) fn permit_in_place(
+        &self,
+        transition: Transition,
+        device: Sbdf,
+        owner: Owner,
+    ) -> Result<(), TransitionError> {
+        self.permit(&Request { transition, device, from: Some(owner), to: owner })
     }
 
     /// Runs steps over claimed devices that stay where they are.

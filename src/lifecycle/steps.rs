@@ -22,6 +22,8 @@ pub(super) enum Step {
     AwaitIdle,
     /// Address translation services are off.
     AtsOff,
+    /// What the device has cached of translations is flushed, if address translation services were on.
+    AtsFlush,
     /// Address translation services are on again, if they were, after a reset.
     AtsOn,
     /// Its requests reach nobody, under any requester ID.
@@ -54,8 +56,8 @@ pub(super) enum Direction {
 
 use Direction::{Back, Both, Forward};
 use Step::{
-    AtsOff, AtsOn, Attach, AwaitIdle, Bind, Block, ConfirmBlocked, Detach, Flush, PrepareMsix, Quiesce,
-    ReleaseMsix, Reset, Unbind,
+    AtsFlush, AtsOff, AtsOn, Attach, AwaitIdle, Bind, Block, ConfirmBlocked, Detach, Flush, PrepareMsix,
+    Quiesce, ReleaseMsix, Reset, Unbind,
 };
 
 /// The steps of a transition, and what follows from them.
@@ -105,6 +107,7 @@ pub(super) const MOVE: &Plan = &Plan::of(&[
     Quiesce,
     AwaitIdle,
     AtsOff,
+    AtsFlush,
     Flush(Back),
     Block,
     Flush(Both),
@@ -124,6 +127,7 @@ const UNBIND_LATE: &Plan = &Plan::of(&[
     Quiesce,
     AwaitIdle,
     AtsOff,
+    AtsFlush,
     Flush(Back),
     Block,
     Flush(Both),
@@ -158,6 +162,7 @@ impl Step {
             Quiesce => "switch MSI and bus mastering off",
             AwaitIdle => "await pending transactions",
             AtsOff => "switch ATS off",
+            AtsFlush => "flush ATS",
             AtsOn => "switch ATS on",
             Block => "block DMA",
             Detach => "clear IOMMU entry",
@@ -176,6 +181,8 @@ impl Step {
         match self {
             Unbind => work.bound.len(),
             AtsOff | AtsOn => usize::from(work.known.ats.is_some()),
+            // Found by the step before, so that a device without ATS pays nothing.
+            AtsFlush => usize::from(work.had_ats),
             // What never had an owner has no entries.
             Detach if work.from == Owner::Unowned && !work.was_broken => 0,
             Block | Detach => work.known.requesters.len(),
@@ -227,7 +234,7 @@ impl Step {
                 }
                 attached
             }
-            (Flush(Forward | Both), _) => platform.iommu_flush(at),
+            (AtsFlush | Flush(Forward | Both), _) => platform.iommu_flush(at),
             (Reset, _) => match work.reset {
                 Some(scope) => platform.reset(at, scope, work.reset_kind),
                 None => Ok(()),
@@ -308,7 +315,7 @@ impl Step {
             (PrepareMsix, _) => map_msix(platform, work, false),
             (ReleaseMsix, _) => map_msix(platform, work, true),
             // What cannot be undone, and what has nothing to undo: a reset stays, waiting and asking did nothing.
-            (Reset | AtsOn | AwaitIdle | ConfirmBlocked | Flush(Forward), _)
+            (Reset | AtsFlush | AtsOn | AwaitIdle | ConfirmBlocked | Flush(Forward), _)
             | (Block | Detach | Attach, None) => Ok(()),
         }
     }

@@ -94,7 +94,7 @@ fn gone_faults_and_questions_are_events() {
     let machine = assigned(&[NIC]);
     let log = watch(&machine);
     machine.request_unplug(at(NIC)).expect("asked");
-    machine.unplug_answered(at(NIC), Unplug::TimedOut).expect("asked");
+    machine.unplug_answered(at(NIC), GUEST, Unplug::TimedOut).expect("asked");
     for _ in 0..10 {
         machine.report_fault(at(NIC));
     }

@@ -56,7 +56,7 @@ fn deassign_and_an_acked_unplug_do_as_well() {
     assert!(needs_reset(&machine, ONE));
     let machine = card(|_| ());
     machine.request_unplug(at(ONE)).expect("asked");
-    machine.unplug_answered(at(ONE), Unplug::Acked).expect("to quarantine");
+    machine.unplug_answered(at(ONE), GUEST, Unplug::Acked).expect("to quarantine");
     assert_eq!(owner(&machine, ONE), Some(Owner::Quarantine));
     assert!(needs_reset(&machine, ONE));
     check(&machine);

@@ -235,7 +235,7 @@ impl Model {
                     DONE
                 }
             },
-            Operation::UnplugAnswered(at, answer) => self.unplug_answered(at.0, *answer),
+            Operation::UnplugAnswered(at, guest, answer) => self.unplug_answered(at.0, *guest, *answer),
             Operation::Get(at) => self.take_use(at.0, false),
             Operation::Hold(at) => self.take_use(at.0, true),
             Operation::Drop(which) => {
@@ -1127,10 +1127,13 @@ impl Model {
         DONE
     }
 
-    fn unplug_answered(&mut self, at: Sbdf, answer: Unplug) -> Verdict {
+    fn unplug_answered(&mut self, at: Sbdf, guest: DomainId, answer: Unplug) -> Verdict {
         let Some(device) = self.devices.get_mut(&at) else { return no(Reason::NotFound) };
         if !device.asked {
             return no(Reason::NotAsked);
+        }
+        if device.owner != Owner::Guest(guest) {
+            return no(Reason::NotOwned);
         }
         match answer {
             Unplug::Acked => {

@@ -310,7 +310,9 @@ impl Stage {
             Operation::MsiPrepare(at) => lifecycle.msi_prepare(at.0)?,
             Operation::MsiRelease(at) => lifecycle.msi_release(at.0)?,
             Operation::RequestUnplug(at) => lifecycle.request_unplug(at.0)?,
-            Operation::UnplugAnswered(at, answer) => lifecycle.unplug_answered(at.0, *answer)?,
+            Operation::UnplugAnswered(at, guest, answer) => {
+                lifecycle.unplug_answered(at.0, *guest, *answer)?
+            }
             Operation::Get(at) => {
                 let handle = lifecycle.get(at.0).ok_or(TransitionError::NotFound(at.0))?;
                 self.uses.push(Use::Handle(handle));

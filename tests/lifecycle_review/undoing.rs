@@ -71,7 +71,7 @@ fn an_answer_does_not_outlive_the_guests_hold_on_the_device() {
     sim(&machine).iommu_flush(at(NIC)).expect("flushed");
     machine.repair(at(NIC)).expect("blocked");
     assert_eq!(owner(&machine, NIC), Some(Owner::Quarantine));
-    let answered = machine.unplug_answered(at(NIC), Unplug::Acked);
+    let answered = machine.unplug_answered(at(NIC), GUEST, Unplug::Acked);
     assert!(matches!(answered, Err(TransitionError::NotAsked(_))), "{answered:?}");
     assert_eq!(owner(&machine, NIC), Some(Owner::Quarantine), "nobody gave it to the host");
 }
