@@ -125,22 +125,19 @@ impl<P: Platform> Lifecycle<P> {
             Ok(prepared) => prepared,
             Err(reason) => return Err(AddDeviceError { data, reason }),
         };
-        let newcomer = Newcomer { address, data: RefCell::new(data) };
+        let newcomer = Newcomer { address, data: RefCell::new(data), left: RefCell::default() };
+        let mut incoming = Incoming { newcomer: &newcomer, parts: Some((prepared, entered)) };
+        let came = self.enter(&mut incoming);
+        let parts = if came.is_ok() { incoming.parts.take() } else { None };
+        drop(incoming);
+        let data = newcomer.data.into_inner();
         // The groups stay claimed until the device is seen in them.
-        let (view, _groups) = match self.enter(&newcomer, &prepared.known) {
-            Ok(entered) => entered,
-            Err((reason, view)) => {
-                // From here on nothing of it is counted among the users of its IDs.
-                drop(entered);
-                let is_undone =
-                    !matches!(&reason, TransitionError::Failed(failure) if !failure.undo.is_empty());
-                if !is_undone || view.is_some() {
-                    self.leave_stray(prepared.departure, address, view);
-                }
-                return Err(AddDeviceError { data: newcomer.data.into_inner(), reason });
-            }
+        let ((view, _groups), (prepared, entered)) = match (came, parts) {
+            (Ok(came), Some(parts)) => (came, parts),
+            (Ok(_), None) => unreachable!("nobody else takes the parts"),
+            (Err(reason), _) => return Err(AddDeviceError { data, reason }),
         };
-        let mut device = prepared.with_data(newcomer.data.into_inner());
+        let mut device = prepared.with_data(data);
         device.bound = Bound::seen(view);
         span.report(address, None, Some(Owner::Host), None);
         self.publish(device, arriving, entered);
@@ -169,29 +166,20 @@ impl<P: Platform> Lifecycle<P> {
         }
     }
 
-    /// The steps that make a device the host's. With the error comes what the host sees and could not be undone.
+    /// The steps that make a device the host's. What could not be undone of them is left with the newcomer.
     fn enter(
         &self,
-        newcomer: &Newcomer<P::Data>,
-        known: &Shared<Known<P::Lock>>,
-    ) -> Result<(Binding<P::Data>, GroupClaims<P>), (TransitionError, Binding<P::Data>)> {
-        let mut work = [Work::new(newcomer, known.clone(), Bound::default(), Owner::Unowned, Owner::Host)];
-        let checked = self.keep_shared(&mut work).and_then(|groups| {
-            self.check_separable(&work, steps::ENTER)?;
-            self.check_groups(&work, &groups, steps::ENTER, Owner::Host)?;
-            Ok(groups)
-        });
-        let groups = checked.map_err(|error| (error, None))?;
-        let transaction = Transaction::new(self.platform(), steps::ENTER, &mut work);
-        let mut transaction = transaction.map_err(|error| (error.into(), None))?;
-        match transaction.run() {
-            Ok(()) => Ok((transaction.work.first_mut().and_then(|work| work.view.take()), groups)),
-            Err(error) => {
-                transaction.roll_back();
-                let error = transaction.explain(error);
-                Err((error, transaction.work.first_mut().and_then(|work| work.view.take())))
-            }
-        }
+        incoming: &Incoming<'_, '_, P>,
+    ) -> Result<(Binding<P::Data>, GroupClaims<P>), TransitionError> {
+        let Some((prepared, _)) = &incoming.parts else { unreachable!("nobody else takes the parts") };
+        let (newcomer, known) = (incoming.newcomer, prepared.known.clone());
+        let mut work = [Work::new(newcomer, known, Bound::default(), Owner::Unowned, Owner::Host)];
+        let groups = self.keep_shared(&mut work)?;
+        self.check_separable(&work, steps::ENTER)?;
+        self.check_groups(&work, &groups, steps::ENTER, Owner::Host)?;
+        let mut transaction = Transaction::new(self.platform(), steps::ENTER, &mut work)?;
+        transaction.run_or_undo(|| Ok(()))?;
+        Ok((transaction.work.first_mut().and_then(|work| work.view.take()), groups))
     }
 
     /// Checks a new device and makes everything it needs, but publishes nothing.
@@ -323,6 +311,24 @@ impl<P: Platform> Lifecycle<P> {
         let (prepared, entered) = self.prepare(address, DeviceInfo::default(), Owner::Unowned)?;
         self.publish(prepared.with_data(make()), arriving, entered);
         Ok(true)
+    }
+}
+
+/// A device on its way in. Dropping it leaves to `run_deferred` what could not be undone of it.
+struct Incoming<'n, 'a, P: Platform> {
+    newcomer: &'n Newcomer<P::Data>,
+    parts: Option<(Prepared<P>, Entered<'a, P>)>,
+}
+
+impl<P: Platform> Drop for Incoming<'_, '_, P> {
+    fn drop(&mut self) {
+        let (Some((prepared, entered)), Some(left)) = (self.parts.take(), self.newcomer.left.take()) else {
+            return;
+        };
+        let lifecycle = entered.lifecycle;
+        // From here on nothing of it is counted among the users of its IDs.
+        drop(entered);
+        lifecycle.leave_stray(prepared.departure, self.newcomer.address, left.view);
     }
 }
 

@@ -56,6 +56,10 @@ pub(super) struct Condition {
     pub(super) asked: bool,
     /// The host has its MSI-X table.
     pub(super) msix_table: bool,
+    /// An invalidation of its translations timed out: no transition switches its ATS on again before it has moved.
+    pub(super) ats_failed: bool,
+    /// It faulted too often: no transition switches its bus mastering on again before its faults are forgotten.
+    pub(super) silenced: bool,
     /// The reset that was due when it left its guest, and would have reached devices of others.
     pub(super) unreset: Option<ResetScope>,
     /// The NUMA node it is near.

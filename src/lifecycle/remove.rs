@@ -145,25 +145,11 @@ impl<P: Platform> Lifecycle<P> {
         }
         let _shared = self.keep_shared(&mut work)?;
         let mut transaction = Transaction::new(self.platform(), steps::LEAVE, &mut work)?;
-        let result = transaction.run();
-        let result = result.map_err(|error| {
-            transaction.roll_back();
-            transaction.explain(error)
-        });
-        for (member, leaver) in transaction.work.iter_mut().zip(leavers) {
-            let failed_here = match &result {
-                Err(TransitionError::Failed(failure)) if failure.device == member.address => {
-                    Some(failure.error)
-                }
-                _ => None,
-            };
-            let broken = member.broken.or(failed_here);
+        let result = transaction.run_or_undo(|| Ok(()));
+        for member in &*transaction.work {
             span.report(member.address, Some(member.from), None, result.as_ref().err());
-            if let Some(because) = broken {
+            if let Some(because) = member.broken {
                 self.report(member.address, What::Broken(because));
-            }
-            if result.is_err() {
-                leaver.stay(core::mem::take(&mut member.bound), broken);
             }
         }
         result

@@ -134,12 +134,9 @@ impl<P: Platform> Lifecycle<P> {
             work.push(member);
         }
         let mut transaction = Transaction::new(self.platform(), steps, &mut work)?;
-        let ran = transaction.run();
-        let gone = claims.iter().map(|member| &member.claim).find(|claim| claim.is_gone_by_now());
-        let ran = ran.and_then(|()| gone.map_or(Ok(()), |claim| Err(TransitionError::Gone(claim.address()))));
-        let result = ran.map_err(|error| {
-            transaction.roll_back();
-            transaction.explain(error)
+        let result = transaction.run_or_undo(|| {
+            let gone = claims.iter().map(|member| &member.claim).find(|claim| claim.is_gone_by_now());
+            gone.map_or(Ok(()), |claim| Err(TransitionError::Gone(claim.address())))
         });
         for member in &*transaction.work {
             span.ended(member, result.as_ref().err());

@@ -70,13 +70,22 @@ pub(super) struct Plan {
     pub(super) blocks: bool,
     /// Whether devices are reset.
     pub(super) resets: bool,
+    /// Whether a device at which a step fails is broken even if all is undone.
+    pub(super) failure_breaks: bool,
     /// How many of the steps have an item for each requester ID.
     per_requester: usize,
 }
 
 impl Plan {
     const fn of(steps: &'static [Step]) -> Self {
-        let mut plan = Self { steps, enters: false, blocks: false, resets: false, per_requester: 0 };
+        let mut plan = Self {
+            steps,
+            enters: false,
+            blocks: false,
+            resets: false,
+            failure_breaks: false,
+            per_requester: 0,
+        };
         let mut place = 0;
         while place < steps.len() {
             plan.blocks |= matches!(steps[place], Block);
@@ -98,8 +107,10 @@ pub(super) const ENTER: &Plan =
     &Plan { enters: true, ..Plan::of(&[Unbind, Bind, Flush(Back), Attach, Flush(Forward)]) };
 
 /// A device leaves.
-pub(super) const LEAVE: &Plan =
-    &Plan::of(&[Unbind, Quiesce, ReleaseMsix, Flush(Back), Detach, Flush(Forward)]);
+pub(super) const LEAVE: &Plan = &Plan {
+    failure_breaks: true,
+    ..Plan::of(&[Unbind, Quiesce, ReleaseMsix, Flush(Back), Detach, Flush(Forward)])
+};
 
 /// A device goes from one owner to another; to quarantine, its requests stay blocked.
 pub(super) const MOVE: &Plan = &Plan::of(&[
@@ -291,8 +302,13 @@ impl Step {
             (Unbind | Quiesce, _) if work.is_exposed() => Ok(()),
             (Unbind, _) => work.redo_attachment(item),
             (Quiesce, _) => {
-                let before = core::mem::take(&mut work.quiesced);
-                work.with_config(|_, _| registers::resume(platform, at, before));
+                let mut before = core::mem::take(&mut work.quiesced);
+                work.hand.with_condition(&mut |condition| {
+                    if condition.silenced {
+                        before.forget_mastering();
+                    }
+                    registers::resume(platform, at, before);
+                });
                 Ok(())
             }
             (AtsOff, _) => restore_ats(platform, work),
@@ -328,13 +344,19 @@ impl Step {
 
     /// Whether an item that panicked is undone as if it had been done: then it is not known what it did.
     pub(super) const fn is_undone_after_panic(self) -> bool {
-        matches!(self, Attach | Block | Detach | Quiesce)
+        matches!(self, AtsOff | Attach | Block | Detach | Quiesce)
     }
 }
 
-/// Switches address translation services on if they were.
+/// Switches address translation services on if they were, and no invalidation has timed out since.
 fn restore_ats<P: Platform>(platform: &P, work: &Work<'_, P>) -> Result<(), HookError> {
-    if work.had_ats { platform.set_ats(work.address, Switch::On) } else { Ok(()) }
+    let failed = || work.is(|condition| condition.ats_failed);
+    if !work.had_ats || failed() {
+        return Ok(());
+    }
+    platform.set_ats(work.address, Switch::On)?;
+    // Whoever reports a time-out marks the device and then switches them off: after this, or the mark is seen here.
+    if failed() { platform.set_ats(work.address, Switch::Off) } else { Ok(()) }
 }
 
 /// Gives the host the MSI-X table, or takes it back.

@@ -20,7 +20,7 @@ use super::device::{Bound, Condition, Device};
 use super::error::TransitionError;
 use super::event::Span;
 use super::group::{GroupClaim, Key};
-use super::hand::{Work, Works};
+use super::hand::{Rest, Work, Works};
 use super::scope;
 use super::steps::{Plan, Step};
 use super::transaction::{Transaction, ask, guarded};
@@ -206,28 +206,29 @@ impl<P: Platform> Lifecycle<P> {
         settle: &dyn Fn(&mut Condition, Owner),
     ) {
         let (old, view) = (core::mem::take(&mut work.bound), work.view.take());
+        work.is_settled = true;
         let (broken, from, to) = (work.broken, work.from, work.to);
         let mut rest = Some((old, view));
         let released = claim.release(|device, gone| {
             if gone {
                 return device.depart();
             }
-            if let Some((mut old, view)) = rest.take() {
+            if let Some((old, view)) = rest.take() {
                 if moved {
                     self.forget_faults(work.address);
+                    device.condition.silenced = false;
                     device.bound = Bound::seen(view);
                     device.condition.unreset = work.unreset;
                     if from != to {
                         // The question was its old owner's, and its group waits for it in quarantine only.
                         device.condition.asked = false;
+                        device.condition.ats_failed = false;
                         device.condition.to_give_back &= to == Owner::Quarantine;
                     }
                     settle(&mut device.condition, to);
                     rest = Some((old, None));
                 } else {
-                    old.keep(view);
-                    device.bound = old;
-                    device.condition.broken = device.condition.broken.or(broken);
+                    Rest { bound: old, view, broken }.settle(&mut device.bound, &mut device.condition);
                     device.condition.will_wait = false;
                 }
             }

@@ -314,3 +314,21 @@ fn a_member_that_is_in_quarantine_already_is_not_in_the_way_of_its_sets_reset() 
     machine.quarantine(&set(&["04:00.0", "04:00.1"])).expect("the other one follows");
     assert_eq!(owner(&machine, "04:00.1"), Some(Owner::Quarantine));
 }
+
+#[test]
+fn a_flush_timeout_that_comes_while_ats_is_switched_on_again_wins() {
+    let machine = Arc::new(machine(&[NIC]));
+    sim(&machine).set_ats(at(NIC), Switch::On).expect("it has ATS");
+    let (inner, switched) = (Arc::downgrade(&machine), AtomicUsize::new(0));
+    machine.platform().before_hooks(move |hook, device| {
+        // Off, and then on again: before that is done.
+        if hook == Some(Hook::SetAts)
+            && switched.fetch_add(1, Ordering::Relaxed) == 1
+            && let Some(machine) = inner.upgrade()
+        {
+            machine.report_flush_timeout(device).expect("known");
+        }
+    });
+    machine.reset(at(NIC), ResetKind::Flr).expect("reset");
+    assert_eq!(sim(&machine).ats(at(NIC)), Switch::Off);
+}
