@@ -13,11 +13,14 @@ use super::error::TransitionError;
 use super::event::Span;
 use super::group::{Group, GroupClaim, Key};
 use super::hand::{Newcomer, Work};
-use super::known::{Known, Read};
+use super::known::{Known, Read, addresses_behind};
+use super::requester::RequesterClaims;
 use super::steps;
+use super::topology::Topology;
 use super::transaction::{Transaction, ask, guarded};
 use super::transfer::Change;
 use crate::Sbdf;
+use crate::device::{BridgeKind, BusRange};
 use crate::memory::Shared;
 use crate::owner::Owner;
 use crate::platform::{Binding, Facts, Platform, Request};
@@ -193,11 +196,13 @@ impl<P: Platform> Lifecycle<P> {
         let facts = guarded(|| self.platform().facts(address))
             .map_err(|error| TransitionError::failed(address, "ask for facts", error))?;
         let read = ask(address, || Read::new(self.platform(), address, &facts))??;
-        let (links, inherited) = self.link(address, info)?;
-        let mut entered = Entered { lifecycle: self, address, group: None, known: None };
+        let above = self.topology().come(address)?;
+        let mut entered = Entered { lifecycle: self, address, group: None, known: None, claims: None };
+        let (links, inherited) = self.link(address, above, info)?;
         let known = {
             let mut topology = self.topology();
             topology.add(address, read.behind)?;
+            self.check_nobody_behind(address, read.behind, &topology)?;
             let upstream = topology.upstream(address)?;
             drop(topology);
             let group = self.group_for(&facts, upstream.map(crate::device::MappingBridge::alias))?;
@@ -207,7 +212,7 @@ impl<P: Platform> Lifecycle<P> {
             }
             Shared::try_new(read.complete(address, &facts, &self.topology(), group)?)?
         };
-        self.make_entries(&known)?;
+        entered.claims = Some(self.make_entries(address, &known)?);
         entered.known = Some(known.clone());
         if let Some(kept) = known.requesters.iter().find(|id| departure::is_kept(self, **id)) {
             return Err(TransitionError::Busy(*kept, Busy::because(Holder::DmaTeardown)));
@@ -219,7 +224,12 @@ impl<P: Platform> Lifecycle<P> {
     }
 
     /// Takes the uses of what a device depends on. Also whether it inherits "extended function".
-    fn link(&self, address: Sbdf, info: DeviceInfo) -> Result<(Links<P>, bool), TransitionError> {
+    fn link(
+        &self,
+        address: Sbdf,
+        above: Option<Sbdf>,
+        info: DeviceInfo,
+    ) -> Result<(Links<P>, bool), TransitionError> {
         let mut inherited = false;
         let pf = match info.physical_function {
             None => None,
@@ -230,7 +240,6 @@ impl<P: Platform> Lifecycle<P> {
                 Some(link)
             }
         };
-        let above = self.topology().parent(address);
         let bridge = match above {
             None => None,
             Some(bridge) => {
@@ -240,6 +249,29 @@ impl<P: Platform> Lifecycle<P> {
             }
         };
         Ok((Links { bridge, pf }, inherited))
+    }
+
+    /// Whether a new bridge comes before what is behind it. The devices there hold no use of it, and their requests
+    /// go out under names that it may change; they come and go for themselves, so it cannot mend that.
+    ///
+    /// The bridge has been entered: who comes from now on finds it above himself.
+    fn check_nobody_behind(
+        &self,
+        bridge: Sbdf,
+        behind: Option<(BridgeKind, BusRange)>,
+        topology: &Topology,
+    ) -> Result<(), TransitionError> {
+        // Buses behind a bridge are higher than its own; what says otherwise is no bridge that works.
+        let Some((_, range)) = behind.filter(|(_, range)| range.secondary > bridge.bus()) else {
+            return Ok(());
+        };
+        let Some((first, last)) = addresses_behind(bridge, range) else { return Ok(()) };
+        // First those on their way, and then those that have arrived.
+        let known = || self.registry().next_device(first).filter(|at| *at <= last);
+        match topology.comes_within((first, last)).or_else(known) {
+            Some(behind) => Err(TransitionError::BridgeTooLate { bridge, behind }),
+            None => Ok(()),
+        }
     }
 
     /// The platform's group, or, where it has none, that of the devices with the same alias.
@@ -338,13 +370,16 @@ pub(super) struct Entered<'a, P: Platform> {
     address: Sbdf,
     group: Option<Shared<Group<P::Lock>>>,
     known: Option<Shared<Known<P::Lock>>>,
+    /// Its requester IDs: nobody who shares one comes or leaves meanwhile.
+    claims: Option<RequesterClaims<'a, P>>,
 }
 
 impl<P: Platform> Entered<'_, P> {
     /// The device is known: from now on its removal takes it out.
     fn keep(self) -> Sbdf {
         let mut this = core::mem::ManuallyDrop::new(self);
-        (this.group, this.known) = (None, None);
+        this.lifecycle.topology().arrived(this.address);
+        (this.group, this.known, this.claims) = (None, None, None);
         this.address
     }
 }
@@ -354,7 +389,10 @@ impl<P: Platform> Drop for Entered<'_, P> {
         if let Some(known) = &self.known {
             self.lifecycle.leave_entries(known);
         }
-        self.lifecycle.topology().remove(self.address);
+        let mut topology = self.lifecycle.topology();
+        topology.remove(self.address);
+        topology.arrived(self.address);
+        drop(topology);
         if let Some(group) = &self.group {
             group.leave(self.address);
         }

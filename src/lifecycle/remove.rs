@@ -15,6 +15,7 @@ use super::event::{Span, What};
 use super::gone::vf_after;
 use super::hand::{Leaver, Works};
 use super::leavers::Leavers;
+use super::requester::RequesterClaims;
 use super::steps;
 use super::transaction::Transaction;
 use crate::Sbdf;
@@ -142,6 +143,10 @@ impl<P: Platform> Lifecycle<P> {
         work.reserve(leavers.len())?;
         for leaver in leavers {
             work.extend(leaver.work());
+        }
+        let mut ids = RequesterClaims::new(self);
+        for member in work.iter() {
+            ids.add(member.address, &member.known)?;
         }
         let _shared = self.keep_shared(&mut work)?;
         let mut transaction = Transaction::new(self.platform(), steps::LEAVE, &mut work)?;

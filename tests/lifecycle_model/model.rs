@@ -327,6 +327,15 @@ impl Model {
         if parent.is_some_and(|bridge| !self.can_be_used(bridge)) {
             reasons.insert(Reason::Busy);
         }
+        // What is behind a bridge was set up without it.
+        let behind = Function::find(at).behind();
+        let is_behind = |other: &Sbdf| {
+            let bus = other.bus().number();
+            behind.is_some_and(|(first, last)| (first..=last).contains(&bus))
+        };
+        if self.devices.keys().any(is_behind) {
+            reasons.insert(Reason::BridgeTooLate);
+        }
         let requesters = self.requesters(at);
         // Leavings at its address, or at another one that its requests carry.
         if self.teardown.keys().any(|left| requesters.contains(left)) {
