@@ -108,11 +108,21 @@ impl<P: Platform> Lifecycle<P> {
                     Err(error)
                 }
             },
-            Err(AddRefused::Exists(_)) => match self.add_again(address, info) {
-                Ok(()) => Ok(Added::Again(data)),
-                Err(reason) => Err(AddDeviceError { data, reason }),
-            },
-            Err(refused) => Err(AddDeviceError { data, reason: TransitionError::of_add(address, refused) }),
+            Err(AddRefused::Exists(_)) => {
+                let owner = || self.lock(address).ok().map(|device| device.owner());
+                let before = owner();
+                let again = self.add_again(address, info);
+                span.report(address, before, owner(), again.as_ref().err());
+                match again {
+                    Ok(()) => Ok(Added::Again(data)),
+                    Err(reason) => Err(AddDeviceError { data, reason }),
+                }
+            }
+            Err(refused) => {
+                let reason = TransitionError::of_add(address, refused);
+                span.report(address, None, Some(Owner::Host), Some(&reason));
+                Err(AddDeviceError { data, reason })
+            }
         }
     }
 
@@ -333,14 +343,22 @@ impl<P: Platform> Lifecycle<P> {
         address: Sbdf,
         make: impl FnOnce() -> P::Data,
     ) -> Result<bool, TransitionError> {
+        let span = Span::begin(self, Transition::Add);
+        let to = Some(Owner::Unowned);
+        let refused = |error| {
+            span.report(address, None, to, Some(&error));
+            error
+        };
         let arriving = match self.registry().arrive_unowned(address) {
             Ok(arriving) => arriving,
             Err(AddRefused::Exists(_)) => return Ok(false),
             // Its removal is pending, and perhaps for long: it is known all the same.
             Err(AddRefused::Busy(_)) if self.lock(address).is_ok() => return Ok(false),
-            Err(refused) => return Err(TransitionError::of_add(address, refused)),
+            Err(error) => return Err(refused(TransitionError::of_add(address, error))),
         };
-        let (prepared, entered) = self.prepare(address, DeviceInfo::default(), Owner::Unowned)?;
+        let prepared = self.prepare(address, DeviceInfo::default(), Owner::Unowned);
+        let (prepared, entered) = prepared.map_err(refused)?;
+        span.report(address, None, to, None);
         self.publish(prepared.with_data(make()), arriving, entered);
         Ok(true)
     }

@@ -32,24 +32,9 @@ impl<P: Platform> Lifecycle<P> {
         let span = Span::begin(self, Transition::Reset);
         let mut claims = Claims::new(self);
         claims.reserve(1)?;
-        let owner = self.claim_to_reset(address, None, &mut claims)?;
-        self.permit_in_place(Transition::Reset, address, owner)?;
-        let scope = guarded(|| self.platform().reset_scope(address, Transition::Reset))
-            .map_err(|error| TransitionError::failed(address, Step::Reset.name(), error))?;
-        let due = self.lock(address).ok().and_then(|device| device.condition.unreset);
-        let scope = scope.or(due).unwrap_or(ResetScope::Function);
         let mut bystanders = Claims::new(self);
-        for other in scope::others(self, address, scope) {
-            let is_same_owners = self.lock(other).is_ok_and(|device| device.owner() == owner);
-            let is_bridge = self.lock(other).is_ok_and(|device| device.known.behind.is_some());
-            if is_same_owners && !is_bridge {
-                claims.reserve(1)?;
-                self.claim_to_reset(other, Some(owner), &mut claims)?;
-                self.permit_in_place(Transition::Reset, other, owner)?;
-            } else {
-                scope::claim_bystander(self, address, other, Transition::Reset, &mut bystanders)?;
-            }
-        }
+        let scope = self.plan_reset(address, &mut claims, &mut bystanders);
+        let scope = span.refused(address, scope)?;
         let result = self.in_place(&claims, steps::RESET, Rebind::Replace, &span, |member| {
             if member.address == address {
                 (member.reset, member.reset_kind) = (Some(scope), Some(kind));
@@ -62,12 +47,39 @@ impl<P: Platform> Lifecycle<P> {
         result
     }
 
+    /// What a reset reaches, all of it claimed: those of the same owner, and those that are in nobody's way.
+    fn plan_reset(
+        &self,
+        address: Sbdf,
+        claims: &mut Claims<'_, P>,
+        bystanders: &mut Claims<'_, P>,
+    ) -> Result<ResetScope, TransitionError> {
+        let owner = self.claim_to_reset(address, None, claims)?;
+        self.permit_in_place(Transition::Reset, address, owner)?;
+        let scope = guarded(|| self.platform().reset_scope(address, Transition::Reset))
+            .map_err(|error| TransitionError::failed(address, Step::Reset.name(), error))?;
+        let due = self.lock(address).ok().and_then(|device| device.condition.unreset);
+        let scope = scope.or(due).unwrap_or(ResetScope::Function);
+        for other in scope::others(self, address, scope) {
+            let is_same_owners = self.lock(other).is_ok_and(|device| device.owner() == owner);
+            let is_bridge = self.lock(other).is_ok_and(|device| device.known.behind.is_some());
+            if is_same_owners && !is_bridge {
+                claims.reserve(1)?;
+                self.claim_to_reset(other, Some(owner), claims)?;
+                self.permit_in_place(Transition::Reset, other, owner)?;
+            } else {
+                scope::claim_bystander(self, address, other, Transition::Reset, bystanders)?;
+            }
+        }
+        Ok(scope)
+    }
+
     /// The host has reset this device by itself: what its owner sees is made anew.
     pub fn report_reset(&self, address: Sbdf, kind: ResetKind) -> Result<(), TransitionError> {
         let span = Span::begin(self, Transition::Reset);
         let mut claims = Claims::new(self);
         claims.reserve(1)?;
-        self.claim_to_reset(address, None, &mut claims)?;
+        span.refused(address, self.claim_to_reset(address, None, &mut claims))?;
         self.in_place(&claims, steps::AFTER_RESET, Rebind::Replace, &span, |member| {
             member.reset_kind = Some(kind);
         })

@@ -80,8 +80,16 @@ impl<P: Platform> Lifecycle<P> {
                 }
             }
         }
-        claims.redirect(change.redirect)?;
-        self.keep_together(&mut claims, change.to)?;
+        let refuse = |claims: &Claims<'_, P>, refused: &TransitionError| {
+            for Traveller { claim, to, .. } in claims.iter() {
+                span.report(claim.address(), Some(claim.owner()), Some(*to), Some(refused));
+            }
+        };
+        let sent = claims.redirect(change.redirect).and_then(|()| self.keep_together(&mut claims, change.to));
+        if let Err(refused) = sent {
+            refuse(&claims, &refused);
+            return Err(refused);
+        }
         while !claims.is_empty() {
             let refused = match self.carry_out(&claims, change, &span) {
                 Ok(result) => {
@@ -92,9 +100,7 @@ impl<P: Platform> Lifecycle<P> {
             };
             // Nothing has happened yet, so what its guest can be rid of in another way goes that way.
             if !self.detour(&mut claims, &refused) {
-                for Traveller { claim, to, .. } in claims.iter() {
-                    span.report(claim.address(), Some(claim.owner()), Some(*to), Some(&refused));
-                }
+                refuse(&claims, &refused);
                 return Err(refused);
             }
             self.keep_together(&mut claims, change.to)?;
