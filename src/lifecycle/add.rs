@@ -87,6 +87,9 @@ impl<P: Platform> Prepared<P> {
     }
 }
 
+/// What the host sees of a device that entered, and its groups, still claimed.
+type Entrance<P> = (Binding<<P as Platform>::Data>, GroupClaims<P>);
+
 impl<P: Platform> Lifecycle<P> {
     /// The host reports a device.
     ///
@@ -140,7 +143,7 @@ impl<P: Platform> Lifecycle<P> {
         };
         let newcomer = Newcomer { address, data: RefCell::new(data), left: RefCell::default() };
         let mut incoming = Incoming { newcomer: &newcomer, parts: Some((prepared, entered)) };
-        let came = self.enter(&mut incoming);
+        let came = self.enter(&incoming);
         let parts = if came.is_ok() { incoming.parts.take() } else { None };
         drop(incoming);
         let data = newcomer.data.into_inner();
@@ -180,10 +183,7 @@ impl<P: Platform> Lifecycle<P> {
     }
 
     /// The steps that make a device the host's. What could not be undone of them is left with the newcomer.
-    fn enter(
-        &self,
-        incoming: &Incoming<'_, '_, P>,
-    ) -> Result<(Binding<P::Data>, GroupClaims<P>), TransitionError> {
+    fn enter(&self, incoming: &Incoming<'_, '_, P>) -> Result<Entrance<P>, TransitionError> {
         let Some((prepared, _)) = &incoming.parts else { unreachable!("nobody else takes the parts") };
         let (newcomer, known) = (incoming.newcomer, prepared.known.clone());
         let mut work = [Work::new(newcomer, known, Bound::default(), Owner::Unowned, Owner::Host)];

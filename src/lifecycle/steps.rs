@@ -62,6 +62,7 @@ use Step::{
 
 /// The steps of a transition, and what follows from them.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each says one thing that follows from the steps")]
 pub(super) struct Plan {
     pub(super) steps: &'static [Step],
     /// Whether the device has no owner before.
