@@ -71,14 +71,6 @@ fn device() -> Sbdf {
     any(&ALL)
 }
 
-/// One with requester IDs of its own, which may leave alone.
-///
-/// Not those behind the bridge: one of two that share an ID, leaving, counts on what it sees of the other, and that may
-/// be leaving as well, or come back (docs/lifecycle.md, known limits).
-fn lone() -> Sbdf {
-    any(&[PF, VF, VF_TWO, TWIN, TWIN_TWO])
-}
-
 /// One device, two that need not have to do with each other, or two that have to go together.
 fn set() -> Vec<Sbdf> {
     match thread_rng().gen_range(0..6) {
@@ -146,7 +138,7 @@ pub fn add(world: &World) {
 
 /// A device is removed.
 pub fn remove(world: &World) {
-    let at = lone();
+    let at = device();
     ended(world, || format!("remove {at}"), &world.machine.remove_device(at));
 }
 
@@ -161,13 +153,13 @@ pub fn remove_all(world: &World) {
 
 /// A device is not there any more.
 pub fn gone(world: &World) {
-    let at = lone();
+    let at = device();
     ended(world, || format!("gone {at}"), &world.machine.report_gone(at));
 }
 
 /// A device is to be removed, and is looked at twice.
 pub fn wait(world: &World) {
-    let at = lone();
+    let at = device();
     match world.machine.begin_removal(at) {
         Ok(mut ticket) => {
             let became = ticket.try_complete();
@@ -182,7 +174,7 @@ pub fn wait(world: &World) {
 
 /// A device is to be removed, and then not.
 pub fn cancel(world: &World) {
-    let at = lone();
+    let at = device();
     let became = world.machine.begin_removal(at).and_then(|ticket| ticket.cancel());
     ended(world, || format!("cancelled ticket of {at}"), &became);
 }
@@ -275,7 +267,7 @@ pub fn unplug(world: &World) {
     let at = device();
     let answer = any(&[Unplug::Acked, Unplug::Acked, Unplug::Rejected, Unplug::TimedOut]);
     let asked = world.machine.request_unplug(at);
-    let became = asked.and_then(|()| world.machine.unplug_answered(at, answer));
+    let became = asked.and_then(|()| world.machine.unplug_answered(at, guest(), answer));
     ended(world, || format!("unplug {at}, {answer:?}"), &became);
 }
 

@@ -159,7 +159,10 @@ fn l17_l19_a_ticket_and_whatever_else_happens_to_its_device() {
             }
         });
         let guest = world.spawn(|world| {
-            world.machine.request_unplug(VF).and_then(|()| world.machine.unplug_answered(VF, Unplug::Acked))
+            world
+                .machine
+                .request_unplug(VF)
+                .and_then(|()| world.machine.unplug_answered(VF, GUEST, Unplug::Acked))
         });
         let reporter = world.spawn(|world| {
             thread::yield_now();
@@ -267,5 +270,32 @@ fn r11_a_guest_does_not_end_while_a_broken_device_may_reach_it() {
             ended.and_then(|()| world.machine.release_domain(GUEST)).expect_err("not before it is blocked");
         }
         world.end();
+    });
+}
+
+/// Neither leaves the entry of the ID that both have to the other: whoever comes second waits, or is refused.
+#[test]
+fn l18_one_of_two_sharers_is_removed_and_the_other_one_goes() {
+    schedule(5_000, || {
+        let world = World::begin();
+        let remover = world.spawn(|world| world.machine.remove_device(BEHIND_TWO));
+        world.machine.report_gone(BEHIND).expect("known");
+        let removed = remover.join().unwrap();
+        let refused = matches!(removed, Err(TransitionError::GroupBusy(BEHIND_TWO)));
+        assert!(removed.is_ok() || refused, "{removed:?}");
+        world.machine.run_deferred();
+        settled_at(&world.machine, &ALL);
+    });
+}
+
+/// A removal that finds its sharer closed does not clear the entry of both: the sharer may be opened again.
+#[test]
+fn l5_one_of_two_sharers_is_removed_and_the_other_one_closes_and_opens() {
+    schedule(5_000, || {
+        let world = World::begin();
+        let subtree = world.spawn(|world| world.machine.remove_subtree(BRIDGE).is_ok());
+        let _removed = world.machine.remove_device(BEHIND);
+        subtree.join().unwrap();
+        settled_at(&world.machine, &ALL);
     });
 }

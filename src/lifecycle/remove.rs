@@ -134,13 +134,19 @@ impl<P: Platform> Lifecycle<P> {
 
     /// Takes closed devices down together: all, or all are open again.
     fn take_down_all(&self, leavers: Leavers<'_, P>, span: &Span<'_, P>) -> Result<(), TransitionError> {
-        self.run_leave(leavers.as_slice(), span)?;
+        // Claimed until the maps have forgotten them: who comes to clear an entry that they shared must not find them.
+        let _ids = self.run_leave(leavers.as_slice(), span)?;
         leavers.finish();
         Ok(())
     }
 
-    /// The steps of leaving, undone if one fails; then the device at which it failed is broken.
-    fn run_leave(&self, leavers: &[Leaver<'_, P>], span: &Span<'_, P>) -> Result<(), TransitionError> {
+    /// The steps of leaving, undone if one fails; then the device at which it failed is broken. Returns the requester IDs
+    /// of those that leave, claimed.
+    fn run_leave(
+        &self,
+        leavers: &[Leaver<'_, P>],
+        span: &Span<'_, P>,
+    ) -> Result<RequesterClaims<'_, P>, TransitionError> {
         let mut work = Works::new();
         work.reserve(leavers.len())?;
         for leaver in leavers {
@@ -159,7 +165,7 @@ impl<P: Platform> Lifecycle<P> {
                 self.report(member.address, What::Broken(because));
             }
         }
-        result
+        result.map(|()| ids)
     }
 
     /// A device, its virtual functions, and what is behind it, if it is known.
