@@ -70,12 +70,12 @@ struct Cursor(AtomicUsize);
 
 impl<'a> Candidate<'a> {
     /// `visit` for each element of the order, in as many threads as there are orders.
-    pub(crate) fn visiting<T: Sync, R, const THREADS: usize>(
+    pub(crate) fn visiting<T: Sync, R>(
         name: &str,
-        orders: &'a [Vec<T>; THREADS],
+        orders: &'a [Vec<T>],
         visit: impl Fn(&T) -> R + Sync + 'a,
     ) -> Self {
-        let cursors: [Cursor; THREADS] = std::array::from_fn(|_| Cursor::default());
+        let cursors: Vec<Cursor> = orders.iter().map(|_| Cursor::default()).collect();
         let run = move |thread: usize, operations: usize| {
             let (order, cursor): (&Vec<T>, &Cursor) = (&orders[thread], &cursors[thread]);
             // Chunks and orders are powers of two long (or whole multiples), so a chunk never runs over the end.
@@ -89,7 +89,7 @@ impl<'a> Candidate<'a> {
             }
             start.elapsed()
         };
-        Self { name: name.to_owned(), threads: THREADS, chunk: None, run: Box::new(run) }
+        Self { name: name.to_owned(), threads: orders.len(), chunk: None, run: Box::new(run) }
     }
 
     /// A candidate that takes its own time for a chunk of this many operations.
