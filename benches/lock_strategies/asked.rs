@@ -41,7 +41,9 @@ impl Asked {
                 "--filter" => {
                     filter = Some(arguments.next().ok_or("--filter wants a strategy's name")?.to_lowercase());
                 }
-                other => return Err(format!("unknown: {other} (known: --quick, --test, --write, --filter NAME)")),
+                other => {
+                    return Err(format!("unknown: {other} (known: --quick, --test, --write, --filter NAME)"));
+                }
             }
         }
         let extent = match (smoke || !benched, quick) {

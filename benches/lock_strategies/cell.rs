@@ -34,7 +34,10 @@ impl Cell {
             }
         };
         let parts: Vec<_> = (0..self.threads).map(part).collect();
-        parts.iter().all(|part| !part.is_empty()).then(|| parts.iter().map(|part| random_order(part)).collect())
+        parts
+            .iter()
+            .all(|part| !part.is_empty())
+            .then(|| parts.iter().map(|part| random_order(part)).collect())
     }
 
     /// One thread, and every further number of threads up to all processors, on different devices and on one.

@@ -30,7 +30,10 @@ pub(crate) type Witness = Arc<AtomicUsize>;
 impl Device {
     /// A device whose registers hold what [`expected`] says.
     pub(crate) fn at(address: Sbdf) -> Self {
-        Self { registers: [const { AtomicU32::new(0) }; REGISTERS].map(|_| expected(address).into()), witness: None }
+        Self {
+            registers: [const { AtomicU32::new(0) }; REGISTERS].map(|_| expected(address).into()),
+            witness: None,
+        }
     }
 
     /// The same, and its destructor counts itself.

@@ -1,7 +1,7 @@
 //! A linked list, as Xen keeps devices and registers: what is looked for lies in the link itself.
 
 /// A singly linked list.
-pub(super) struct Chain<T>(Option<Box<Link<T>>>);
+pub(crate) struct Chain<T>(Option<Box<Link<T>>>);
 
 struct Link<T> {
     value: T,

@@ -30,6 +30,11 @@ impl Entry {
         Arc::new(Self { device: Mutex::new(device), aside: Mutex::new(aside) })
     }
 
+    /// The device back, of an entry that nobody else has seen.
+    pub(super) fn into_device(self: Arc<Self>) -> Device {
+        Arc::into_inner(self).expect("nobody else has seen it").device.into_inner()
+    }
+
     /// Refuses if there are more references than the map's own. Exact if no other can be made meanwhile.
     pub(super) fn unused(self: &Arc<Self>) -> Result<(), Refused> {
         let uses = Arc::strong_count(self) - 1;
@@ -39,7 +44,10 @@ impl Entry {
     fn busy(&self, uses: usize) -> Refused {
         let aside = self.aside.lock();
         let assigned = aside.assigned.map(|_| "assigned");
-        Refused::Busy { uses, holders: aside.holders.iter().copied().chain(assigned).map(str::to_owned).collect() }
+        Refused::Busy {
+            uses,
+            holders: aside.holders.iter().copied().chain(assigned).map(str::to_owned).collect(),
+        }
     }
 
     /// Begins to assign the device. `self` is a use, beside the map's reference.

@@ -6,7 +6,7 @@ use pcidevs::Sbdf;
 
 /// Segments here are small.
 #[inline]
-pub(super) fn key(address: Sbdf) -> u32 {
+pub(crate) fn key(address: Sbdf) -> u32 {
     address.segment().number() << 16 | u32::from(address.bdf())
 }
 

@@ -1,8 +1,13 @@
 //! The strategies, one file each. A new one is its file and one line here.
 
 mod chain;
+mod counted;
 mod entry;
 mod key;
+mod table;
+
+#[cfg(test)]
+pub(crate) use key::key;
 
 use crate::strategy::Strategy;
 
@@ -26,6 +31,16 @@ macro_rules! strategies {
 
 strategies! {
     xen_today::XenToday,
+    xen_vpci::XenVpci,
+    vmm_bus::VmmBus,
     mutex_map::MutexMap,
+    rwlock_map::RwLockMap,
+    rwlock_std::RwLockStd,
+    dash_map::Dash,
+    papaya_map::Papaya,
+    skip_list::SkipList,
+    arc_swap_map::ArcSwapMap,
+    arc_swap_vec::ArcSwapVec,
+    epoch_radix::EpochRadix,
     pcidevs_registry::Pcidevs,
 }

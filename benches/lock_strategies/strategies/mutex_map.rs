@@ -4,103 +4,51 @@
 //! why a locked read takes a count as well. A removal holds the map's lock, so nobody can find the device and
 //! count himself meanwhile: the `Arc`'s count is exact.
 
-use std::collections::HashMap;
-use std::collections::hash_map;
+use std::collections::{HashMap, hash_map};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use pcidevs::Sbdf;
 
-use super::entry::{Entry, Named};
-use super::key::{FastHash, key};
-use crate::device::{Device, ONES};
-use crate::strategy::{Promises, Refused, Strategy};
+use super::entry::Entry;
+use super::key::FastHash;
+use super::table::Table;
+use crate::strategy::{Promises, Refused};
 
-type Map = Mutex<HashMap<u32, Arc<Entry>, FastHash>>;
+#[derive(Default)]
+pub(crate) struct MutexMap(Mutex<HashMap<u32, Arc<Entry>, FastHash>>);
 
-pub(crate) struct MutexMap(Map);
-
-#[inline]
-fn find(map: &Map, at: Sbdf) -> Option<Arc<Entry>> {
-    map.lock().get(&key(at)).cloned()
-}
-
-impl Strategy for MutexMap {
+impl Table for MutexMap {
     const NAME: &'static str = "Mutex, HashMap of Arc";
     const PROMISES: Promises = Promises::ALL;
-    type Use<'a> = Arc<Entry>;
-    type Hold<'a> = Named;
-    type Guest = Map;
 
-    fn new() -> Self {
-        Self(Mutex::default())
-    }
-
-    fn add(&self, at: Sbdf, device: Device) -> Result<(), Device> {
-        match self.0.lock().entry(key(at)) {
-            hash_map::Entry::Occupied(_) => Err(device),
+    fn insert(&self, key: u32, entry: Arc<Entry>) -> Result<(), Arc<Entry>> {
+        match self.0.lock().entry(key) {
+            hash_map::Entry::Occupied(_) => Err(entry),
             hash_map::Entry::Vacant(place) => {
-                place.insert(Entry::of(device));
+                place.insert(entry);
                 Ok(())
             }
         }
     }
 
-    fn remove(&self, at: Sbdf) -> Result<(), Refused> {
+    fn remove_if(
+        &self,
+        key: u32,
+        allowed: impl FnOnce(&Arc<Entry>) -> Result<(), Refused>,
+    ) -> Result<Option<Arc<Entry>>, Refused> {
         let mut map = self.0.lock();
-        let hash_map::Entry::Occupied(entry) = map.entry(key(at)) else { return Err(Refused::NotFound) };
-        entry.get().unused()?;
-        let last = entry.remove();
-        drop(map);
-        drop(last);
-        Ok(())
+        let hash_map::Entry::Occupied(place) = map.entry(key) else { return Err(Refused::NotFound) };
+        allowed(place.get())?;
+        Ok(Some(place.remove()))
     }
 
     #[inline]
-    fn get(&self, at: Sbdf) -> Option<Arc<Entry>> {
-        find(&self.0, at)
-    }
-
-    fn hold(&self, at: Sbdf, name: &'static str) -> Option<Named> {
-        Some(Named::of(find(&self.0, at)?, name))
+    fn find(&self, key: u32) -> Option<Arc<Entry>> {
+        self.0.lock().get(&key).cloned()
     }
 
     #[inline]
-    fn read(&self, at: Sbdf, register: usize) -> u32 {
-        find(&self.0, at).map_or(ONES, |entry| entry.device.lock().read(register))
-    }
-
-    #[inline]
-    fn write(&self, at: Sbdf, register: usize, value: u32) {
-        if let Some(entry) = find(&self.0, at) {
-            entry.device.lock().write(register, value);
-        }
-    }
-
-    fn create_guest(&self, _number: u32) -> Map {
-        Map::default()
-    }
-
-    fn assign(&self, guest: &Map, at: Sbdf, guest_at: Sbdf, hook: impl FnOnce()) -> Result<(), Refused> {
-        let entry = find(&self.0, at).ok_or(Refused::NotFound)?;
-        entry.claim_for(guest_at)?;
-        hook();
-        guest.lock().insert(key(guest_at), entry.clone());
-        entry.settle(Some(guest_at));
-        Ok(())
-    }
-
-    fn release(&self, guest: &Map, at: Sbdf, guest_at: Sbdf, hook: impl FnOnce()) -> Result<(), Refused> {
-        let entry = find(&self.0, at).ok_or(Refused::NotFound)?;
-        entry.claim_from(guest_at)?;
-        guest.lock().remove(&key(guest_at));
-        hook();
-        entry.settle(None);
-        Ok(())
-    }
-
-    #[inline]
-    fn guest_read(&self, guest: &Map, guest_at: Sbdf, register: usize) -> u32 {
-        find(guest, guest_at).map_or(ONES, |entry| entry.device.lock().read(register))
+    fn with<R>(&self, key: u32, step: impl FnOnce(&Entry) -> R) -> Option<R> {
+        self.find(key).map(|entry| step(&entry))
     }
 }

@@ -35,7 +35,8 @@ impl ForEach for Reading<'_> {
             return;
         }
         let strategy = Arc::new(filled::<S>(self.addresses));
-        self.candidates.push(Candidate::visiting(S::NAME, self.orders, move |at| strategy.read(*at, REGISTER)));
+        self.candidates
+            .push(Candidate::visiting(S::NAME, self.orders, move |at| strategy.read(*at, REGISTER)));
     }
 }
 
