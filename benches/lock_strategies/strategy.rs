@@ -40,6 +40,14 @@ pub(crate) trait Strategy: Send + Sync + Sized + 'static {
     /// Makes a device known; gives it back if the address is taken.
     fn add(&self, at: Sbdf, device: Device) -> Result<(), Device>;
 
+    /// Adds many devices to an empty registry, each address once. Not measured: to be overridden where adding them one
+    /// by one would take minutes.
+    fn fill(&self, devices: impl Iterator<Item = (Sbdf, Device)>) {
+        for (at, device) in devices {
+            assert!(self.add(at, device).is_ok(), "each address once");
+        }
+    }
+
     /// Takes a device away. Where a strategy cannot refuse, it waits or takes the device all the same.
     fn remove(&self, at: Sbdf) -> Result<(), Refused>;
 

@@ -54,6 +54,10 @@ impl Table for ArcSwapMap {
         Ok(())
     }
 
+    fn fill(&self, entries: impl Iterator<Item = (u32, Arc<Entry>)>) {
+        self.map.store(Arc::new(entries.collect()));
+    }
+
     fn remove_if(
         &self,
         key: u32,

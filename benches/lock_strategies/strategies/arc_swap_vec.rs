@@ -113,6 +113,12 @@ impl Strategy for ArcSwapVec {
         })
     }
 
+    fn fill(&self, devices: impl Iterator<Item = (Sbdf, Device)>) {
+        let mut nodes: Vec<Node> = devices.map(|(at, device)| (key(at), Arc::new(Counted::of(device)))).collect();
+        nodes.sort_by_key(|(key, _)| *key);
+        self.0.nodes.store(Arc::new(nodes));
+    }
+
     fn remove(&self, at: Sbdf) -> Result<(), Refused> {
         self.0.remove_if(at, |node| node.close())
     }

@@ -4,6 +4,7 @@
 //! and only the empty node waits for the epoch. The one strategy that needs unsafe code: what is loaded under a pin
 //! is dereferenced by promise.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crossbeam_epoch::{self as epoch, Atomic, Guard, Owned, Shared};
@@ -16,21 +17,30 @@ use crate::strategy::{Promises, Refused, Strategy};
 
 struct Bus([Atomic<Counted>; 256]);
 
+struct Buses {
+    table: [Atomic<Bus>; 256],
+    /// This is the registry's own table, which frees the nodes.
+    owns_nodes: bool,
+}
+
 /// A table: the registry's, which owns the nodes, or a guest's, which leads to them.
 pub(crate) struct Radix {
-    buses: Box<[Atomic<Bus>; 256]>,
+    buses: Arc<Buses>,
+    /// For a guest's: it may outlive the registry.
+    _nodes: Option<Arc<Buses>>,
     /// One writer at a time.
     writer: Mutex<()>,
 }
 
 impl Radix {
-    fn new() -> Self {
-        Self { buses: Box::new([const { Atomic::null() }; 256]), writer: Mutex::new(()) }
+    fn of(nodes: Option<&Arc<Buses>>) -> Self {
+        let buses = Buses { table: [const { Atomic::null() }; 256], owns_nodes: nodes.is_none() };
+        Self { buses: Arc::new(buses), _nodes: nodes.cloned(), writer: Mutex::new(()) }
     }
 
     #[inline]
     fn leaf<'g>(&'g self, at: Sbdf, guard: &'g Guard) -> Option<&'g Atomic<Counted>> {
-        let bus = self.buses[usize::from(at.bus().number())].load(Ordering::Acquire, guard);
+        let bus = self.buses.table[usize::from(at.bus().number())].load(Ordering::Acquire, guard);
         // SAFETY: tables are freed with the whole, and what is loaded is initialised.
         let bus = unsafe { bus.as_ref() }?;
         Some(&bus.0[usize::from(at.devfn().bits())])
@@ -45,7 +55,7 @@ impl Radix {
 
     /// For one writer at a time: the leaf, with its bus made if there was none.
     fn leaf_to_write<'g>(&'g self, at: Sbdf, guard: &'g Guard) -> &'g Atomic<Counted> {
-        let bus = &self.buses[usize::from(at.bus().number())];
+        let bus = &self.buses.table[usize::from(at.bus().number())];
         if bus.load(Ordering::Relaxed, guard).is_null() {
             bus.store(Owned::new(Bus([const { Atomic::null() }; 256])), Ordering::Release);
         }
@@ -55,18 +65,24 @@ impl Radix {
     }
 }
 
-impl Drop for Radix {
+impl Drop for Buses {
     fn drop(&mut self) {
-        for bus in self.buses.iter_mut().map(std::mem::take) {
-            // SAFETY: `&mut self` says that no reader is left. The nodes are the registry's.
-            drop(unsafe { bus.try_into_owned() });
+        for bus in self.table.iter_mut().map(std::mem::take) {
+            // SAFETY: the last `Arc` says that no reader is left, and each entry owns its bus.
+            let Some(bus) = (unsafe { bus.try_into_owned() }) else { continue };
+            for node in bus.into_box().0 {
+                if self.owns_nodes {
+                    // SAFETY: as above, and no guest's table is left.
+                    drop(unsafe { node.try_into_owned() });
+                }
+            }
         }
     }
 }
 
 pub(crate) struct EpochRadix(Radix);
 
-/// A counted use: the count keeps the node from being closed, and only closed nodes are freed.
+/// A counted use: the count keeps the node from being closed, and only closed nodes are freed while the registry lasts.
 pub(crate) struct Use<'a>(&'a Counted);
 
 impl Drop for Use<'_> {
@@ -110,7 +126,7 @@ impl Strategy for EpochRadix {
     type Guest = Radix;
 
     fn new() -> Self {
-        Self(Radix::new())
+        Self(Radix::of(None))
     }
 
     fn add(&self, at: Sbdf, device: Device) -> Result<(), Device> {
@@ -164,7 +180,7 @@ impl Strategy for EpochRadix {
     }
 
     fn create_guest(&self, _number: u32) -> Radix {
-        Radix::new()
+        Radix::of(Some(&self.0.buses))
     }
 
     fn assign(&self, guest: &Radix, at: Sbdf, guest_at: Sbdf, hook: impl FnOnce()) -> Result<(), Refused> {
@@ -208,18 +224,5 @@ impl Strategy for EpochRadix {
     fn guest_read(&self, guest: &Radix, guest_at: Sbdf, register: usize) -> u32 {
         let pin = epoch::pin();
         guest.find(guest_at, &pin).map_or(ONES, |node| node.read(register))
-    }
-}
-
-impl Drop for EpochRadix {
-    fn drop(&mut self) {
-        for bus in self.0.buses.iter_mut().map(std::mem::take) {
-            // SAFETY: `&mut self` says that no reader is left, and each entry owns what it leads to.
-            let Some(bus) = (unsafe { bus.try_into_owned() }) else { continue };
-            for node in bus.into_box().0 {
-                // SAFETY: as above.
-                drop(unsafe { node.try_into_owned() });
-            }
-        }
     }
 }

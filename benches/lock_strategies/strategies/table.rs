@@ -19,6 +19,13 @@ pub(crate) trait Table: Default + Send + Sync + 'static {
     /// Adds a device; gives it back if the key is taken.
     fn insert(&self, key: u32, entry: Arc<Entry>) -> Result<(), Arc<Entry>>;
 
+    /// Adds many to an empty map, as [`Strategy::fill`].
+    fn fill(&self, entries: impl Iterator<Item = (u32, Arc<Entry>)>) {
+        for (key, entry) in entries {
+            assert!(self.insert(key, entry).is_ok(), "each key once");
+        }
+    }
+
     /// Takes a device out if it is `allowed`; `NotFound` if there is none. A strategy that keeps its promises lets
     /// nobody find the device in between.
     fn remove_if(
@@ -47,6 +54,10 @@ impl<T: Table> Strategy for T {
 
     fn add(&self, at: Sbdf, device: Device) -> Result<(), Device> {
         self.insert(key(at), Entry::of(device)).map_err(Entry::into_device)
+    }
+
+    fn fill(&self, devices: impl Iterator<Item = (Sbdf, Device)>) {
+        Table::fill(self, devices.map(|(at, device)| (key(at), Entry::of(device))));
     }
 
     fn remove(&self, at: Sbdf) -> Result<(), Refused> {

@@ -64,6 +64,12 @@ impl Strategy for XenToday {
         Ok(())
     }
 
+    fn fill(&self, devices: impl Iterator<Item = (Sbdf, Device)>) {
+        let lists = self.0.lock();
+        let mut lists = lists.borrow_mut();
+        devices.for_each(|(at, device)| lists.segment.push_front((at, Arc::new(device))));
+    }
+
     fn remove(&self, at: Sbdf) -> Result<(), Refused> {
         let lists = self.0.lock();
         let mut lists = lists.borrow_mut();

@@ -103,6 +103,13 @@ impl Strategy for XenVpci {
         Ok(())
     }
 
+    fn fill(&self, devices: impl Iterator<Item = (Sbdf, Device)>) {
+        let mut members = self.host.write();
+        for (at, device) in devices {
+            members.push_front(Member { seen_at: at, at, vpci: Mutex::new(Vpci::of(device)) });
+        }
+    }
+
     fn remove(&self, at: Sbdf) -> Result<(), Refused> {
         let guests = self.pcidevs.lock();
         let domains = std::iter::once(&self.host).chain(guests.iter().map(|guest| &**guest));
