@@ -1,4 +1,4 @@
-//! A cell: one figure for every strategy, under one set of circumstances.
+//! How many threads visit which devices.
 
 use std::fmt;
 
@@ -6,8 +6,8 @@ use pcidevs::Sbdf;
 
 use crate::measuring::order::random_order;
 
-/// Which devices the threads of a cell visit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// Which devices the threads visit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Visits {
     /// Each thread its own part of the devices, in random order.
     Different,
@@ -15,51 +15,57 @@ pub(crate) enum Visits {
     Same,
 }
 
-/// Circumstances.
+/// One column of most tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Cell {
-    /// Devices there are.
-    pub(crate) n: usize,
     pub(crate) threads: usize,
     pub(crate) visits: Visits,
 }
 
 impl Cell {
-    /// The order of visits of each thread; `None` if there are too few devices for it.
-    pub(crate) fn orders(&self, all: &[Sbdf]) -> Option<Vec<Vec<Sbdf>>> {
-        let part = |thread: usize| -> Vec<Sbdf> {
-            match self.visits {
-                Visits::Different => all.iter().skip(thread).step_by(self.threads).copied().collect(),
-                Visits::Same => all[all.len() / 2..][..1].to_vec(),
-            }
-        };
-        let parts: Vec<_> = (0..self.threads).map(part).collect();
-        parts
-            .iter()
-            .all(|part| !part.is_empty())
-            .then(|| parts.iter().map(|part| random_order(part)).collect())
+    /// One thread.
+    pub(crate) const ALONE: Self = Self { threads: 1, visits: Visits::Different };
+
+    /// The order of visits of each thread.
+    pub(crate) fn orders(self, all: &[Sbdf]) -> Vec<Vec<Sbdf>> {
+        (0..self.threads).map(|thread| random_order(&self.part(thread, all))).collect()
     }
 
-    /// One thread, and every further number of threads up to all processors, on different devices and on one.
+    /// The devices of a thread.
+    pub(crate) fn part<T: Clone>(self, thread: usize, all: &[T]) -> Vec<T> {
+        match self.visits {
+            Visits::Different => all.iter().skip(thread).step_by(self.threads).cloned().collect(),
+            // Neither the first that a walk comes to nor the last.
+            Visits::Same => all[all.len() / 2..][..1].to_vec(),
+        }
+    }
+
+    /// One thread, then two, four and so on up to all processors: on different devices, and on one.
     pub(crate) fn all(n: usize, processors: usize) -> Vec<Self> {
-        let mut cells = vec![Self { n, threads: 1, visits: Visits::Different }];
-        let mut threads = 2;
-        while threads <= processors {
-            cells.push(Self { n, threads, visits: Visits::Different });
-            cells.push(Self { n, threads, visits: Visits::Same });
-            threads = if threads == processors { threads + 1 } else { (threads * 2).min(processors) };
+        let mut cells = vec![Self::ALONE];
+        for threads in numbers_of_threads(processors).into_iter().skip(1) {
+            cells.push(Self { threads, visits: Visits::Different });
+            cells.push(Self { threads, visits: Visits::Same });
         }
         cells.retain(|cell| cell.visits == Visits::Same || cell.threads <= n);
         cells
     }
 }
 
+/// 1, 2, 4 and so on, and all processors.
+pub(crate) fn numbers_of_threads(processors: usize) -> Vec<usize> {
+    let mut numbers: Vec<usize> =
+        std::iter::successors(Some(1), |threads| Some(threads * 2)).take_while(|threads| *threads < processors).collect();
+    numbers.push(processors);
+    numbers
+}
+
 impl fmt::Display for Cell {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.threads, self.visits) {
-            (1, _) => write!(f, "n={}, 1 thread", self.n),
-            (threads, Visits::Different) => write!(f, "n={}, {threads} threads, different devices", self.n),
-            (threads, Visits::Same) => write!(f, "n={}, {threads} threads, one device", self.n),
+            (1, _) => f.write_str("1 thread"),
+            (threads, Visits::Different) => write!(f, "{threads} threads, different devices"),
+            (threads, Visits::Same) => write!(f, "{threads} threads, one device"),
         }
     }
 }

@@ -5,31 +5,39 @@ mod asked;
 mod cell;
 mod device;
 mod floors;
+mod measured;
 #[expect(dead_code, reason = "some of it is for the benchmarks that also use criterion")]
 #[path = "../measuring/mod.rs"]
 mod measuring;
 mod strategies;
 mod strategy;
+mod trial;
 mod workloads;
 
 use asked::Asked;
-use cell::Cell;
+use measured::Measured;
 use measuring::processors::{pin, processors};
-use measuring::report::Report;
-use measuring::rounds::Results;
+use workloads::Run;
 
 fn main() -> Result<(), String> {
     let asked = Asked::from_command_line()?;
     // Before this thread is pinned and sees one processor only.
     let processors = processors().len().max(1);
     pin(0);
-    let mut results = Results::default();
-    for n in [1, 64, 4096] {
-        for cell in Cell::all(n, processors) {
-            workloads::access::measure(&mut results, &asked, &asked.effort(), cell);
+    let start = std::time::Instant::now();
+    let mut measured = Measured::default();
+    workloads::measure(&mut Run { asked: &asked, processors, measured: &mut measured });
+    for table in &measured.tables {
+        println!("\n{}: {} ({})", table.workload, table.title, table.unit.name());
+        for name in table.names() {
+            print!("{name:<34}");
+            for column in &table.columns {
+                let figure = column.of(name).map_or(0.0, |series| series.spread().median);
+                print!(" {:>9.1} [{:>5.2}]", figure, column.ratio(name).map_or(0.0, |ratio| ratio.median));
+            }
+            println!();
         }
     }
-    let mut report = Report::new("lock_strategies", "Lock strategies", true);
-    report.groups(&results);
+    println!("{:?}", start.elapsed());
     Ok(())
 }
