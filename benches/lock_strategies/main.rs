@@ -9,6 +9,9 @@ mod measured;
 #[expect(dead_code, reason = "some of it is for the benchmarks that also use criterion")]
 #[path = "../measuring/mod.rs"]
 mod measuring;
+mod pictures;
+mod report;
+mod required;
 mod strategies;
 mod strategy;
 mod trial;
@@ -17,6 +20,7 @@ mod workloads;
 use asked::Asked;
 use measured::Measured;
 use measuring::processors::{pin, processors};
+use report::Report;
 use workloads::Run;
 
 fn main() -> Result<(), String> {
@@ -27,17 +31,16 @@ fn main() -> Result<(), String> {
     let start = std::time::Instant::now();
     let mut measured = Measured::default();
     workloads::measure(&mut Run { asked: &asked, processors, measured: &mut measured });
-    for table in &measured.tables {
-        println!("\n{}: {} ({})", table.workload, table.title, table.unit.name());
-        for name in table.names() {
-            print!("{name:<34}");
-            for column in &table.columns {
-                let figure = column.of(name).map_or(0.0, |series| series.spread().median);
-                print!(" {:>9.1} [{:>5.2}]", figure, column.ratio(name).map_or(0.0, |ratio| ratio.median));
-            }
-            println!();
+    let required = required::rows(&measured);
+    let report = Report::of(&asked, &measured, &required);
+    println!("{}", report.text());
+    if asked.writes {
+        let written =
+            report.write().map_err(|error| format!("docs/measurements cannot be written: {error}"))?;
+        for path in written {
+            println!("written: {}", path.display());
         }
     }
-    println!("{:?}", start.elapsed());
+    println!("{:.0} s", start.elapsed().as_secs_f64());
     Ok(())
 }

@@ -80,11 +80,12 @@ impl<'a> Candidate<'a> {
         let cursors: Vec<Cursor> = orders.iter().map(|_| Cursor::default()).collect();
         let run = move |thread: usize, operations: usize| {
             let (order, cursor): (&Vec<T>, &Cursor) = (&orders[thread], &cursors[thread]);
-            // Chunks and orders are powers of two long (or whole multiples), so a chunk never runs over the end.
+            // Chunks are powers of two long. Where the order is not, its last part is left out.
             let from = cursor.0.load(Ordering::Relaxed);
             let from = from - from % operations;
+            let from = if from + operations > order.len() { 0 } else { from };
             let part = &order[from..from + operations];
-            cursor.0.store((from + operations) % order.len(), Ordering::Relaxed);
+            cursor.0.store(from + operations, Ordering::Relaxed);
             let start = Instant::now();
             for element in part {
                 black_box(visit(element));

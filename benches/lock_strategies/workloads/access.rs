@@ -12,7 +12,8 @@ use crate::measuring::rounds::{Candidate, PLACEMENTS};
 use crate::strategies::{ForEach, for_each};
 use crate::strategy::Strategy;
 
-pub(crate) const GET_PUT: &str = "get and put";
+pub(super) const GET_PUT: &str = "get and put";
+pub(super) const HOLD_PUT: &str = "hold and put";
 pub(crate) const BY_ADDRESS: &str = "read by address";
 pub(crate) const BY_GUEST_ADDRESS: &str = "read by guest address";
 pub(crate) const PLAIN: &str = "plain read";
@@ -45,7 +46,12 @@ impl ForEach for Access<'_> {
                     Candidate::visiting(S::NAME, orders, move |at| strategy.guest_read(&guest, *at, REGISTER))
                 }
                 (GET_PUT, _) => Candidate::visiting(S::NAME, orders, move |at| strategy.get(*at).is_some()),
-                (PLAIN, _) => Candidate::visiting(S::NAME, orders, move |at| strategy.read_plain(*at, REGISTER)),
+                (HOLD_PUT, _) => {
+                    Candidate::visiting(S::NAME, orders, move |at| strategy.hold(*at, "bench").is_some())
+                }
+                (PLAIN, _) => {
+                    Candidate::visiting(S::NAME, orders, move |at| strategy.read_plain(*at, REGISTER))
+                }
                 _ => Candidate::visiting(S::NAME, orders, move |at| strategy.read(*at, REGISTER)),
             });
         }
@@ -57,10 +63,10 @@ fn measure_one(run: &mut Run<'_>, workload: &'static str, n: usize, cells: &[Cel
     let orders: Vec<(Cell, Vec<Vec<Sbdf>>)> =
         cells.iter().map(|cell| (*cell, cell.orders(&addresses))).collect();
     let floors: Vec<Floors> = cells.iter().map(|cell| Floors::of(cell.threads)).collect();
-    let columns = cells.iter().zip(&floors).map(|(cell, floors)| InColumn {
-        column: cell.to_string(),
-        candidates: floors.candidates(),
-    });
+    let columns = cells
+        .iter()
+        .zip(&floors)
+        .map(|(cell, floors)| InColumn { column: cell.to_string(), candidates: floors.candidates() });
     let columns = columns.collect();
     let mut access = Access { asked: run.asked, workload, addresses: &addresses, orders: &orders, columns };
     for_each(&mut access);
@@ -85,16 +91,22 @@ pub(super) fn measure(run: &mut Run<'_>) {
     let placements = if run.asked.extent == Extent::Full { PLACEMENTS } else { 1 };
     for placement in 0..placements {
         let shift = vec![0_u8; 4096 + 1040 * placement];
-        for workload in [BY_ADDRESS, BY_GUEST_ADDRESS, GET_PUT] {
+        for workload in [BY_ADDRESS, BY_GUEST_ADDRESS, GET_PUT, HOLD_PUT] {
             for n in counts(run.asked.extent) {
-                // Assigning so many to one guest takes some strategies minutes.
-                if workload == BY_ADDRESS || *n <= 4096 {
+                // Assigning so many to one guest takes some strategies minutes, and names are for the few.
+                let most = match workload {
+                    BY_ADDRESS => usize::MAX,
+                    HOLD_PUT => 64,
+                    _ => 4096,
+                };
+                if *n <= most {
                     measure_one(run, workload, *n, &Cell::all(*n, run.processors), placements);
                 }
             }
         }
         let same = |threads| Cell { threads, visits: Visits::Same };
-        let cells: Vec<Cell> = [1, 2].into_iter().filter(|threads| *threads <= run.processors).map(same).collect();
+        let cells: Vec<Cell> =
+            [1, 2].into_iter().filter(|threads| *threads <= run.processors).map(same).collect();
         measure_one(run, PLAIN, 64, &cells, placements);
         drop(shift);
     }
