@@ -1,6 +1,7 @@
 //! What pcidevs must reach against the other strategies, as ratios within one run. Misses are printed as misses.
 
 use crate::measured::{Column, Measured};
+use crate::measuring::report::spread;
 use crate::measuring::requirement::Row;
 use crate::measuring::rounds::Series;
 use crate::strategies::{Known, Pcidevs, known};
@@ -11,6 +12,21 @@ const OURS: &str = <Pcidevs as Strategy>::NAME;
 
 /// The workloads in which a vCPU reads a register under the device's lock.
 const LOCKED_READS: [&str; 3] = [BY_ADDRESS, BY_GUEST_ADDRESS, DOMAINS];
+
+/// One requirement, what was reached, and where it was missed.
+pub(crate) struct Required {
+    pub(crate) row: Row,
+    /// How many cells it is about.
+    pub(crate) cells: usize,
+    /// The cells that miss it, worst first.
+    pub(crate) missed: Vec<String>,
+}
+
+impl Required {
+    fn single(row: Row) -> Self {
+        Self { row, cells: 1, missed: Vec::new() }
+    }
+}
 
 /// One cell: ours against the best of some others.
 struct Against {
@@ -38,17 +54,19 @@ fn locked_reads(measured: &Measured, n: impl Fn(usize) -> bool, among: &[&Known]
     cells.collect()
 }
 
-/// The cell that is farthest from what must be reached, and how many miss it.
-fn worst(what: &str, cells: &[Against], at_most: f64) -> Option<Row> {
+/// The cell that is farthest from what must be reached, and all that miss it.
+fn worst(what: &str, mut cells: Vec<Against>, at_most: f64) -> Option<Required> {
     let median = |cell: &Against| cell.ratio.spread().median;
-    let missed = cells.iter().filter(|cell| median(cell) > at_most).count();
-    let worst = cells.iter().max_by(|one, other| median(one).total_cmp(&median(other)))?;
-    let what = format!("{what}; {missed} of {} cells miss it; worst: {}", cells.len(), worst.place);
-    Some(Row::new(&what, &worst.ratio, at_most))
+    cells.sort_by(|one, other| median(other).total_cmp(&median(one)));
+    let worst = cells.first()?;
+    let row = Row::new(&format!("{what} (worst of {} cells)", cells.len()), &worst.ratio, at_most);
+    let missed = cells.iter().filter(|cell| median(cell) > at_most);
+    let missed = missed.map(|cell| format!("{}: {}", cell.place, spread(cell.ratio.spread()))).collect();
+    Some(Required { row, cells: cells.len(), missed })
 }
 
 /// The rows that could be computed from what was measured.
-pub(crate) fn rows(measured: &Measured) -> Vec<Row> {
+pub(crate) fn rows(measured: &Measured) -> Vec<Required> {
     let all = known();
     let others = || all.iter().filter(|strategy| strategy.name != OURS);
     let keepers: Vec<_> = others().filter(|strategy| strategy.promises.all_kept()).collect();
@@ -65,13 +83,13 @@ pub(crate) fn rows(measured: &Measured) -> Vec<Row> {
     let rows = [
         worst(
             "locked read, n >= 64: to the best that keeps all promises",
-            &locked_reads(measured, many, &keepers),
+            locked_reads(measured, many, &keepers),
             1.0,
         ),
-        worst("locked read, n = 1, 1 thread: to the best of all", &alone(), 1.7),
+        worst("locked read, n = 1, 1 thread: to the best", alone(), 1.7),
         worst(
             "locked read, n >= 64: to the best that breaks a promise",
-            &locked_reads(measured, many, &breakers),
+            locked_reads(measured, many, &breakers),
             1.2,
         ),
         plain(measured),
@@ -81,21 +99,21 @@ pub(crate) fn rows(measured: &Measured) -> Vec<Row> {
 }
 
 /// Two threads on one device, to one thread.
-fn plain(measured: &Measured) -> Option<Row> {
+fn plain(measured: &Measured) -> Option<Required> {
     let table = measured.of(PLAIN).next()?;
     let two = table.columns.iter().find(|column| column.threads == 2)?.of(OURS)?;
     let one = table.column(ALONE)?.of(OURS)?;
     let what = "registers without side effects, 2 threads on one device: to 1 thread";
-    Some(Row::new(what, &two.over(one), 1.5))
+    Some(Required::single(Row::new(what, &two.over(one), 1.5)))
 }
 
 /// A reader's p99.9 with a tenth adds and removes, to its p99.9 without.
-fn tail(measured: &Measured) -> Option<Row> {
+fn tail(measured: &Measured) -> Option<Required> {
     let at = |per_mille: u32| {
         let ending = format!(", {} adds and removes", share(per_mille));
         measured.of(TAIL).find(|table| table.title.ends_with(&ending))?.column("p99.9")?.of(OURS)
     };
     let [none, .., most] = TAIL_SHARES;
     let what = format!("a reader's p99.9 with {} adds and removes: to its p99.9 without", share(most));
-    Some(Row::new(&what, &at(most)?.over(at(none)?), 3.0))
+    Some(Required::single(Row::new(&what, &at(most)?.over(at(none)?), 3.0)))
 }

@@ -37,7 +37,7 @@ fn kind(name: &str) -> Kind {
     }
 }
 
-const NOTE: &str = "† breaks a promise of removal (see the table). Logarithmic scale: one step to the next label is a factor.";
+const NOTE: &str = "† breaks a promise of removal (see the table of promises). Logarithmic scale.";
 
 /// The pictures that can be drawn of what was measured.
 pub(crate) fn all(measured: &Measured, machine: &str) -> Vec<Picture> {
@@ -171,13 +171,15 @@ fn tails(measured: &Measured, machine: &str) -> Option<Picture> {
 
 fn hooks(measured: &Measured, machine: &str) -> Option<Picture> {
     let table = measured.of(HOOK).next()?;
+    let mut marks = marks(table);
+    marks.retain(|mark| mark.label.starts_with("p99.9"));
     Some(rows_picture(
         "hook",
         &Rows {
-            title: "Reads of other devices while one device's transition is in a slow hook",
+            title: "Reads of other devices while one device is assigned and released",
             subtitle: format!("{}; the clock is in every sample; {machine}", table.title),
             axis: "ns",
-            marks: marks(table),
+            marks,
         },
     ))
 }

@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 use super::Report;
 use crate::floors::FLOOR;
 use crate::measured::{Column, Table};
-use crate::measuring::requirement::Row;
 use crate::measuring::rounds::Spread;
+use crate::required::Required;
 use crate::strategies::known;
 use crate::strategy::Promise;
 
@@ -55,8 +55,8 @@ fn figure(table: &Table, column: &Column, name: &str, figures: Spread, rounds: u
     record
 }
 
-fn requirement(row: &Row) -> Value {
-    json!({"what": row.what, "ratio": spread(row.ratio), "at_most": row.at_most, "reached": row.reached()})
+fn requirement(Required { row, cells, missed }: &Required) -> Value {
+    json!({"cells": cells, "missed": missed, "what": row.what, "ratio": spread(row.ratio), "at_most": row.at_most, "reached": row.reached()})
 }
 
 fn strategies() -> Value {

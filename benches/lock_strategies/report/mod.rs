@@ -12,8 +12,8 @@ use std::{fs, io};
 use crate::asked::{Asked, Extent};
 use crate::measured::Measured;
 use crate::measuring::report::machine;
-use crate::measuring::requirement::Row;
 use crate::pictures;
+use crate::required::Required;
 
 /// The name of the benchmark and the beginning of its files' names.
 pub(crate) const NAME: &str = "lock_strategies";
@@ -21,12 +21,12 @@ pub(crate) const NAME: &str = "lock_strategies";
 pub(crate) struct Report<'a> {
     asked: &'a Asked,
     measured: &'a Measured,
-    required: &'a [Row],
+    required: &'a [Required],
     machine: String,
 }
 
 impl<'a> Report<'a> {
-    pub(crate) fn of(asked: &'a Asked, measured: &'a Measured, required: &'a [Row]) -> Self {
+    pub(crate) fn of(asked: &'a Asked, measured: &'a Measured, required: &'a [Required]) -> Self {
         Self { asked, measured, required, machine: machine() }
     }
 

@@ -6,7 +6,7 @@ use super::{NAME, Report};
 use crate::floors::FLOOR;
 use crate::measured::{Column, Table, Unit};
 use crate::measuring::report::{figure, spread, table};
-use crate::measuring::requirement::Row;
+use crate::required::Required;
 use crate::strategies::known;
 use crate::strategy::Promise;
 use crate::workloads::EXPLAINED;
@@ -110,19 +110,28 @@ fn required(report: &Report<'_>) -> String {
     if report.required.is_empty() {
         return "## Must reach\n\nNot computed: pcidevs, or what it is compared with, was not measured in this run.\n\n".to_owned();
     }
-    let result = |row: &Row| {
-        if row.reached() {
-            "reached".to_owned()
-        } else {
-            format!("missed by {:.0} %", (row.ratio.median / row.at_most - 1.0) * 100.0)
+    let result = |Required { row, cells, missed }: &Required| {
+        let over = (row.ratio.median / row.at_most - 1.0) * 100.0;
+        match (row.reached(), *cells) {
+            (true, _) => "reached".to_owned(),
+            (false, 1) => format!("missed by {over:.1} %"),
+            (false, cells) => format!("missed by {over:.1} %, in {} of {cells} cells", missed.len()),
         }
     };
-    let rows: Vec<Vec<String>> = report
-        .required
-        .iter()
-        .map(|row| vec![row.what.clone(), spread(row.ratio), row.at_most.to_string(), result(row)])
-        .collect();
-    format!("## Must reach\n\n{}\n", table(&["what", "ratio", "at most", "result"], &rows))
+    let cells = |of: &Required| {
+        vec![of.row.what.clone(), spread(of.row.ratio), of.row.at_most.to_string(), result(of)]
+    };
+    let rows: Vec<Vec<String>> = report.required.iter().map(cells).collect();
+    let mut text = format!("## Must reach\n\n{}\n", table(&["what", "ratio", "at most", "result"], &rows));
+    for Required { row, missed, .. } in report.required.iter().filter(|required| !required.missed.is_empty())
+    {
+        let _ = write!(text, "Missed: {}, at most {}:\n\n", row.what, row.at_most);
+        for cell in missed {
+            let _ = writeln!(text, "- {cell}");
+        }
+        text.push('\n');
+    }
+    text
 }
 
 fn capitalised(text: &str) -> String {

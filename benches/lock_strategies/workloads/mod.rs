@@ -7,7 +7,7 @@
 //! | `churn` | accesses, some of them an add or a remove |
 //! | `storm` | devices assigned and released as fast as it goes |
 //! | `domains` | many domains, each with a few devices |
-//! | `hook` | reads of other devices while a transition is stuck in a hook |
+//! | `hook` | reads of other devices beside an assign storm, and beside a transition that is in a slow hook |
 //! | `tail` | how long single reads take while neighbours come and go |
 //! | `memory` | bytes for a device over its own |
 
