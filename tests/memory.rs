@@ -219,3 +219,19 @@ fn r12_remove_put_and_report_gone_need_no_memory() {
     drop(registry);
     LEFT.set(-1);
 }
+
+#[test]
+fn r12_publishing_more_leaves_what_was_published() {
+    each_allocation_fails(
+        || {
+            let registry = registry();
+            registry.lock(ONE).unwrap().publish(&[7]).unwrap();
+            registry
+        },
+        |registry| registry.lock(ONE).unwrap().publish(&[8; 64]),
+        |registry| {
+            assert_eq!(registry.read_published(ONE, 0), Some(7));
+            assert_eq!(registry.read_published(ONE, 1), None);
+        },
+    );
+}

@@ -84,6 +84,13 @@ impl<P: Platform> Prepared<P> {
     }
 }
 
+/// What the host sees of a device that entered, and its groups, still claimed; or why it did not, and what the host
+/// sees of it all the same.
+type Entrance<P> = Result<
+    (Binding<<P as Platform>::Data>, GroupClaims<P>),
+    (TransitionError, Binding<<P as Platform>::Data>),
+>;
+
 impl<P: Platform> Lifecycle<P> {
     /// The host reports a device.
     ///
@@ -170,11 +177,7 @@ impl<P: Platform> Lifecycle<P> {
     }
 
     /// The steps that make a device the host's. With the error comes what the host sees and could not be undone.
-    fn enter(
-        &self,
-        newcomer: &Newcomer<P::Data>,
-        known: &Shared<Known<P::Lock>>,
-    ) -> Result<(Binding<P::Data>, GroupClaims<P>), (TransitionError, Binding<P::Data>)> {
+    fn enter(&self, newcomer: &Newcomer<P::Data>, known: &Shared<Known<P::Lock>>) -> Entrance<P> {
         let mut work = [Work::new(newcomer, known.clone(), Bound::default(), Owner::Unowned, Owner::Host)];
         let checked = self.keep_shared(&mut work).and_then(|groups| {
             self.check_separable(&work, steps::ENTER)?;

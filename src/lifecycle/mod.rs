@@ -169,6 +169,12 @@ impl<P: Platform> Lifecycle<P> {
         self.registry().lock(address)
     }
 
+    /// A published register of the device at this address, whoever owns it; see [`Registry::read_published`].
+    #[inline]
+    pub fn read_published(&self, address: Sbdf, register: usize) -> Option<u32> {
+        self.registry().read_published(address, register)
+    }
+
     /// Makes a guest known, without devices.
     pub fn create_domain(&self, id: DomainId) -> Result<Guest<P>, CreateDomainError> {
         self.registry().create_domain(id)

@@ -52,9 +52,15 @@ impl<T, L: RawLock> Slot<T, L> {
         }
     }
 
-    /// Under the device lock: what was reported of the device before does not concern this closing.
+    /// Under the device lock: what was reported of the device before does not concern this closing, and what it
+    /// published nobody reads any more.
     pub(super) fn newly_closed(&self, closed: Result<Seen, Seen>) -> Result<Seen, Seen> {
-        closed.inspect(|_| self.set_marks(self.marks() & !LOST))
+        closed.inspect(|_| {
+            self.set_marks(self.marks() & !LOST);
+            if !weakened(Site::CloseVeils) {
+                self.published.veil();
+            }
+        })
     }
 
     /// Closing happens under the device lock, for that instant only: a locked access is either over, or will
@@ -90,6 +96,7 @@ impl<T, L: RawLock> Slot<T, L> {
     pub(crate) fn abandon(&self) {
         // Not there any more is as good.
         let _ = self.word.gone();
+        self.published.veil();
     }
 }
 
@@ -143,6 +150,7 @@ impl<T, L: RawLock> Closed<'_, T, L> {
         let slot = self.0;
         let reopen = || {
             slot.word.reopen();
+            slot.published.show_again();
             slot.marks() & LOST != 0
         };
         // Under the device lock: whoever reports it gone finds it closed, and is seen here, or finds it open. This thread
@@ -180,6 +188,9 @@ impl<T, L: RawLock> Departure<'_, T, L> {
     pub(crate) fn drain<R>(&self, settle: impl FnOnce(&mut T) -> R) -> Result<R, WouldDeadlock> {
         let slot = self.slot;
         let settle = || {
+            if !weakened(Site::DrainVeils) {
+                slot.published.veil();
+            }
             let value = slot.value.get_mut();
             // SAFETY: GONE keeps everyone else from the value; the creation reference, which this departure
             // owns, keeps it from being destroyed.

@@ -10,10 +10,10 @@ use core::mem::{ManuallyDrop, MaybeUninit};
 use core::ops::{Deref, DerefMut};
 use core::ptr::NonNull;
 
-use super::Holder;
 use super::reference::{NamedRef, Ref};
 use super::slot::{Slot, WouldDeadlock};
 use super::word::State;
+use super::{Audience, Holder};
 use crate::memory::NoMemory;
 use crate::sync::{MutPtr, RawLock, Site, weakened};
 
@@ -56,6 +56,36 @@ impl<'a, T, L: RawLock> Locked<'a, T, L> {
     /// The device's state when the lock was taken.
     pub(crate) fn state(&self) -> State {
         self.state
+    }
+
+    /// Publishes these registers, instead of any before. They are not shown until [`show`](Self::show).
+    pub(crate) fn publish(&mut self, registers: &[u32]) -> Result<(), NoMemory> {
+        self.slot.published.publish(registers)
+    }
+
+    /// One published register is another value from now on; `false` if it is not published.
+    pub(crate) fn set_published(&mut self, register: usize, value: u32) -> bool {
+        self.slot.published.set(register, value)
+    }
+
+    /// Nothing is published any more.
+    pub(crate) fn unpublish(&mut self) {
+        self.slot.published.clear();
+    }
+
+    /// Shows what is published to this audience, unless the device is gone.
+    pub(crate) fn show(&mut self, audience: Audience) {
+        // Reported gone after this look, it is drained after this lock.
+        if self.slot.glance().is_present() {
+            self.slot.published.show(audience);
+        }
+    }
+
+    /// Shows nothing until the next [`show`](Self::show).
+    pub(crate) fn veil(&mut self) {
+        if !weakened(Site::MarkVeils) {
+            self.slot.published.veil();
+        }
     }
 
     /// Takes a reference that outlasts the lock, also while a removal is pending: an effect of the access that

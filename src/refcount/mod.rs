@@ -13,6 +13,7 @@
 //! - [`locked`]: the default access: the device's own lock and no count.
 //! - [`table`], [`chunk`], [`arena`]: finding a slot with loads only, and what keeps its memory.
 //! - [`list`], [`directory`]: membership for iteration, and lookup by guest address.
+//! - [`published`]: registers that many threads read at once, without the lock.
 //! - [`side`]: what has to be found without any lock, beside the slots.
 //! - [`ending`]: closing a device nobody uses, and the departure of one whose hardware is gone.
 //! - [`removal`]: removal that waits for the last use; its waiters live in
@@ -39,6 +40,7 @@ mod holder;
 mod list;
 mod locked;
 mod names;
+mod published;
 mod reference;
 mod removal;
 mod side;
@@ -56,6 +58,7 @@ pub(crate) use directory::Directory;
 pub(crate) use ending::{CloseRefused, Closed, Departure};
 pub(crate) use list::{List, Snapshot, SnapshotEntry};
 pub(crate) use locked::Locked;
+pub(crate) use published::Audience;
 pub(crate) use reference::{NamedRef, Ref, WeakRef};
 pub(crate) use removal::{BeginRefused, Progress, Removal};
 pub(crate) use side::SideTable;

@@ -9,6 +9,7 @@
 //! | `word` | itself |
 //! | `value` | the device lock, while the word says LIVE or REMOVING; else the one who closed it |
 //! | `marks` | the device lock |
+//! | `published` | written under the device lock, read by anybody |
 //! | `names`, `told` | `names_lock`, a leaf lock |
 //! | `position` | the lock of the list the slot is on |
 //! | the rest | never changes |
@@ -21,6 +22,7 @@ use core::ptr::NonNull;
 
 use super::arena::Arena;
 use super::names::{Names, OnGone, Token};
+use super::published::{Audience, Published};
 use super::reference::{NamedRef, Ref};
 use super::word::{AfterPut, Seen, State, Word};
 use super::{Busy, Holder, Locked};
@@ -64,6 +66,7 @@ pub(crate) struct Slot<T, L: RawLock> {
     names_lock: L,
     /// The holders of a device that is gone have been told.
     told: AtomicBool,
+    pub(super) published: Published,
 }
 
 // SAFETY: every field is reached by the rules in the table above, which let one thread at a time at `value` and
@@ -87,6 +90,7 @@ impl<T, L: RawLock> Slot<T, L> {
             lock: L::new(),
             names_lock: L::new(),
             told: AtomicBool::new(false),
+            published: Published::new(),
             marks: AtomicU8::new(0),
         }
     }
@@ -188,6 +192,8 @@ impl<T, L: RawLock> Slot<T, L> {
                 let arena = slot.arena;
                 slot.marks.store(0, Ordering::Relaxed);
                 slot.told.store(false, Ordering::Relaxed);
+                // Veiled when it was closed, or drained; what is left of it is the next device's to fill.
+                slot.published.clear();
                 slot.word.vacate();
                 if !weakened(Site::DeviceHoldsMemory) {
                     // SAFETY: `Reserved::open` gave this share away when the device came; it is taken back
@@ -255,6 +261,16 @@ impl<T, L: RawLock> Slot<T, L> {
         unsafe { self.unlock_raw() };
         Ok(result)
     }
+
+    // ---- published registers
+
+    /// A published register, if it is shown to this audience at this moment; see [`Published`].
+    #[inline]
+    pub(crate) fn read_published(&self, audience: Option<Audience>, register: usize) -> Option<u32> {
+        self.published.read(audience, register)
+    }
+
+    // ---- marks
 
     /// Marks of whoever runs transitions; only under the device lock.
     pub(crate) fn marks(&self) -> u8 {

@@ -3,8 +3,8 @@
 use crate::address::{Bus, DevFn, Sbdf, Segment};
 use crate::memory::{Few, Shared};
 use crate::owner::{DomainId, Owner};
-use crate::refcount::Holder;
-use crate::sync::{AtomicBool, Ordering, Site, ordering, weakened};
+use crate::refcount::{Audience, Holder, Locked};
+use crate::sync::{AtomicBool, Ordering, RawLock, Site, ordering, weakened};
 
 /// A guest in one life of its number. Numbers are given again when a guest is gone; a handle of the old guest
 /// must not reach the new one's devices.
@@ -12,6 +12,15 @@ use crate::sync::{AtomicBool, Ordering, Site, ordering, weakened};
 pub(super) struct Guest {
     pub(super) id: DomainId,
     pub(super) life: u32,
+}
+
+impl Guest {
+    /// This guest, reading at this address.
+    #[inline]
+    pub(super) fn audience(self, at: Sbdf) -> Audience {
+        let place = u64::from(at.segment().number()) << 16 | u64::from(at.bdf());
+        Audience { party: self.life, place }
+    }
 }
 
 /// An owner, and where the owner sees the device if it is a guest.
@@ -31,6 +40,14 @@ impl Place {
         match self {
             Self::Guest(_, at) => Some(at),
             _ => None,
+        }
+    }
+
+    /// Who reads what a device that is here has published, besides the host.
+    pub(super) fn audience(self) -> Audience {
+        match self {
+            Self::Guest(guest, at) => guest.audience(at),
+            _ => Audience::NONE,
         }
     }
 
@@ -190,6 +207,20 @@ impl Binding {
 pub(super) struct Record<D> {
     pub(super) binding: Binding,
     pub(super) data: D,
+}
+
+impl<D> Record<D> {
+    /// The device is on its way; what it has published nobody reads until it is somewhere.
+    pub(super) fn mark<L: RawLock>(device: &mut Locked<'_, Self, L>, member: u32, moves: Shared<Move>) {
+        device.veil();
+        device.binding = Binding::Moving { member, moves };
+    }
+
+    /// The device is here, and what it has published is shown to who sees it here.
+    pub(super) fn settle<L: RawLock>(device: &mut Locked<'_, Self, L>, place: Place) {
+        device.binding = Binding::settled(place);
+        device.show(place.audience());
+    }
 }
 
 #[cfg(all(test, not(loom)))]

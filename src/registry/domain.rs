@@ -201,6 +201,29 @@ impl<D, L: RawLock> Domain<D, L> {
         Ok(Locked::new(locked))
     }
 
+    /// A published register of the device that this guest sees at this address, read without a lock or a write: any
+    /// number of threads at once, each as fast as one alone. See [`Locked::publish`].
+    ///
+    /// `None` if there is nothing to read this way at this moment: not published, on the move, or not this guest's.
+    /// Ask [`lock`](Self::lock), which says which.
+    ///
+    /// ```
+    /// use pcidevs::{DomainId, Member, Owner, Registry, Sbdf};
+    /// let registry: Registry<()> = Registry::new()?;
+    /// let (nic, seen): (Sbdf, Sbdf) = ("00:03.0".parse()?, "00:00.0".parse()?);
+    /// registry.add(nic, ())?;
+    /// registry.lock(nic)?.publish(&[0x1572_8086])?;
+    /// let guest = registry.create_domain(DomainId::new(1))?;
+    /// assert_eq!(guest.read_published(seen, 0), None);
+    /// registry.move_devices(&[Member::at(nic, seen)], Owner::Guest(guest.id()))?;
+    /// assert_eq!(guest.read_published(seen, 0), Some(0x1572_8086));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[inline]
+    pub fn read_published(&self, at: Sbdf, register: usize) -> Option<u32> {
+        self.state.directory.find(at)?.read_published(Some(self.guest.audience(at)), register)
+    }
+
     /// The guest's devices at this moment, as weak handles in address order.
     pub fn devices(&self) -> Result<Devices<D, L>, NoMemory> {
         Devices::of(&self.state)

@@ -4,7 +4,7 @@ use core::fmt;
 use core::ops::{Deref, DerefMut};
 use core::ptr::NonNull;
 
-use super::binding::{Binding, Place, Record};
+use super::binding::{Place, Record};
 use super::claim::is_claimed;
 use super::status::Status;
 use crate::Sbdf;
@@ -238,9 +238,37 @@ impl<'a, D, L: RawLock> Locked<'a, D, L> {
     /// the device, or a transition, which then finds out for itself.
     pub(crate) fn strand(&mut self) {
         if let (false, Place::Guest(guest, _)) = (self.is_claimed(), self.0.binding.place()) {
-            self.0.binding = Binding::settled(Place::DmaOf(guest));
+            Record::settle(&mut self.0, Place::DmaOf(guest));
             self.0.slot().rename_parked(Holder::Domain(guest.id), Holder::DmaOf(guest.id));
         }
+    }
+
+    /// Publishes registers: from now on [`Domain::read_published`](super::Domain::read_published) and
+    /// [`Registry::read_published`](super::Registry::read_published) read these copies without the lock, as many
+    /// threads at once as like. Register `n` is the `n`th of the slice; those published before are replaced.
+    ///
+    /// For registers whose reads have no side effect. They stay published, whoever the device goes to, until
+    /// [`unpublish`](Self::unpublish); keep them true with [`set_published`](Self::set_published). While the device is
+    /// on its way to another owner nobody reads them. [`NoMemory`]: what was published before still is.
+    pub fn publish(&mut self, registers: &[u32]) -> Result<(), NoMemory> {
+        self.0.publish(registers)?;
+        if !self.0.binding.is_moving() {
+            let place = self.0.binding.place();
+            self.0.show(place.audience());
+        }
+        Ok(())
+    }
+
+    /// A published register has another value from now on. `false` if it is not published.
+    ///
+    /// A reader that sees it sees what was set before it.
+    pub fn set_published(&mut self, register: usize, value: u32) -> bool {
+        self.0.set_published(register, value)
+    }
+
+    /// Nothing is published any more: who reads asks under the lock.
+    pub fn unpublish(&mut self) {
+        self.0.unpublish();
     }
 
     /// Takes a use that outlasts the lock, also while a removal is pending: for an effect of this access that

@@ -173,6 +173,13 @@ impl<D, L: RawLock> Registry<D, L> {
         slot.lock()?.map(Locked::new).ok_or(AccessError::NotFound)
     }
 
+    /// A published register of the device at this address, whoever owns it, read without a lock or a write. See
+    /// [`Locked::publish`]. `None`: ask [`lock`](Self::lock).
+    #[inline]
+    pub fn read_published(&self, address: Sbdf, register: usize) -> Option<u32> {
+        self.core.arena.find(address)?.read_published(None, register)
+    }
+
     /// Removes the device if nobody uses it.
     ///
     /// `Ok` means that nobody can reach that function any more: no handle exists, no access is inside, its

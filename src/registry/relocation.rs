@@ -16,7 +16,7 @@
 use core::marker::PhantomData;
 
 use super::Core;
-use super::binding::{Binding, Move, Place, Record, Step};
+use super::binding::{Move, Place, Record, Step};
 use super::claim::Claim;
 use super::domain::{CannotOccupy, DomainState, Members, OwnerState};
 use super::moves::MoveError;
@@ -51,7 +51,7 @@ impl<D, L: RawLock> Traveller<D, L> {
         {
             device.keep(assignment)?.park();
         }
-        device.binding = Binding::Moving { member, moves: moves.clone() };
+        Record::mark(&mut device, member, moves.clone());
         Ok(())
     }
 }
@@ -182,7 +182,7 @@ impl<'u, D, L: RawLock, E, J: Journey<E>> Underway<'u, '_, D, L, E, J> {
         let released = traveller.claim.lock().map(|mut device| {
             // A member that had not departed yet has no second assignment to give back.
             let departed = device.binding.is_moving();
-            device.binding = Binding::settled(stays);
+            Record::settle(&mut device, stays);
             let unpark = |place: Place| place.assignment().and_then(|holder| slot.unpark(holder));
             let left = if departed { unpark(leaves) } else { None };
             // Who reports a device gone takes its assignment back, unless it was on its way: then we do.

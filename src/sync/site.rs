@@ -131,6 +131,30 @@ sites! {
     GoneFollowsMove = "gone-follows-move",
     /// A name is removed before its reference is put.
     NameBeforePut = "name-before-put",
+    /// Release of a new board of published registers: pairs with the Acquire of readers.
+    BoardRelease = "board-release",
+    /// Acquire of a reader's look for the board.
+    BoardAcquire = "board-acquire",
+    /// Release of showing published registers: pairs with the Acquire of a reader's first look at the version.
+    ShownRelease = "shown-release",
+    /// Acquire of a reader's first look at the version.
+    ShownAcquire = "shown-acquire",
+    /// A reader reads nothing while the board is veiled.
+    ReadChecksShown = "read-checks-shown",
+    /// A guest reads only what is shown to it.
+    ReadChecksAudience = "read-checks-audience",
+    /// Acquire fence between a published register and the last look at the version.
+    ReadFences = "read-fences",
+    /// A reader looks at the version again.
+    ReadLooksAgain = "read-looks-again",
+    /// Release of a published register: pairs with the reader's fence.
+    RegisterRelease = "register-release",
+    /// A move's mark veils what is published.
+    MarkVeils = "mark-veils",
+    /// A closing veils what is published.
+    CloseVeils = "close-veils",
+    /// The drain of a device reported gone veils what is published.
+    DrainVeils = "drain-veils",
 }
 
 #[cfg(not(any(loom, feature = "mutants")))]

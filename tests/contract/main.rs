@@ -4,6 +4,7 @@
 //! (`loom-tests/`); what happens without memory is in `tests/memory.rs`.
 
 mod moves;
+mod published;
 mod references;
 mod removal;
 mod surprise;

@@ -20,6 +20,7 @@ mod interrupts;
 mod limits;
 mod memory;
 mod panics;
+mod published;
 mod quarantine;
 mod release;
 mod remove;

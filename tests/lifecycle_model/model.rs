@@ -301,10 +301,10 @@ impl Model {
             if adopts {
                 self.settle(at, Owner::Host, None);
             }
-            if let Some(device) = self.devices.get_mut(&at) {
-                if pf.is_none() {
-                    device.extended = extended;
-                }
+            if let Some(device) = self.devices.get_mut(&at)
+                && pf.is_none()
+            {
+                device.extended = extended;
             }
             return Verdict::Is(Again);
         }

@@ -11,6 +11,7 @@ use rand::{RngExt, SeedableRng};
 use super::life::Life;
 use super::removal::Call;
 use super::statistics::Statistics;
+use super::transition::Outcome;
 use super::world::World;
 
 const REST: Duration = Duration::from_micros(100);
@@ -117,10 +118,15 @@ impl Hotplug<'_> {
                 call.check_busy(*address, busy, &mut self.statistics);
                 self.statistics.removals.busy += 1;
             }
-            error => {
-                self.world.judge_error("remove", error);
-                self.statistics.removals.failed += 1;
-            }
+            error => self.judge("remove", error),
+        }
+    }
+
+    fn judge(&mut self, what: &str, error: &TransitionError) {
+        let removals = &mut self.statistics.removals;
+        match self.world.judge_error(what, error) {
+            Outcome::Failed => removals.failed += 1,
+            Outcome::Refused | Outcome::Ok => removals.refused += 1,
         }
     }
 
@@ -164,10 +170,7 @@ impl Hotplug<'_> {
                     );
                 }
             }
-            Err(error) => {
-                world.judge_error("remove by ticket", &error);
-                self.statistics.removals.failed += 1;
-            }
+            Err(error) => self.judge("remove by ticket", &error),
         }
     }
 

@@ -148,8 +148,8 @@ impl Report {
 
     /// What was asked for, and what stood in the way of removals.
     fn transitions(&self) -> Table {
-        let Removals { ok, busy, failed, cancelled, .. } = self.removals;
-        let remove = Outcomes { ok, refused: busy + cancelled, failed };
+        let Removals { ok, busy, refused, failed, cancelled, .. } = self.removals;
+        let remove = Outcomes { ok, refused: busy + refused + cancelled, failed };
         let transitions = self.transitions.iter().map(|(what, outcomes)| (*what, *outcomes));
         let mut transitions: Vec<_> = transitions.chain([("remove", remove)]).collect();
         transitions.sort_unstable_by_key(|(what, _)| *what);

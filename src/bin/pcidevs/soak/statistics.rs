@@ -43,6 +43,8 @@ pub(crate) struct Interrupts {
 pub(crate) struct Removals {
     pub(crate) ok: u64,
     pub(crate) busy: u64,
+    /// Something else was in the way: a transition of a device that shares a requester ID, or it was gone.
+    pub(crate) refused: u64,
     pub(crate) failed: u64,
     pub(crate) gone: u64,
     pub(crate) cancelled: u64,
@@ -88,6 +90,7 @@ impl Statistics {
         self.interrupts.skipped += other.interrupts.skipped;
         self.removals.ok += other.removals.ok;
         self.removals.busy += other.removals.busy;
+        self.removals.refused += other.removals.refused;
         self.removals.failed += other.removals.failed;
         self.removals.gone += other.removals.gone;
         self.removals.cancelled += other.removals.cancelled;
