@@ -2,7 +2,8 @@
 //!
 //! One *turn* of a candidate is a short untimed run, then operations in chunks of some 10 µs until the time of
 //! the turn is up. Two threads start a turn together and each stops when its own time is up. A turn's figure is
-//! the median of its chunks, so that being preempted, which hits few chunks, does not count. A candidate's
+//! the median of its chunks, so that being preempted, which hits few chunks, does not count; or their mean, where
+//! operations are not alike. A candidate's
 //! figure is the median of its turns; a ratio is the median of the ratios within each round.
 //!
 //! Where memory happens to lie can make one candidate 1.6 times as slow for as long as it lies there, so the
@@ -60,8 +61,9 @@ pub(crate) struct Candidate<'a> {
     pub(crate) threads: usize,
     /// Operations in a chunk; `None`: as many as are worth reading the clock for.
     chunk: Option<usize>,
-    /// A turn's figure is the mean of its chunks and not their median.
-    by_mean: bool,
+    /// For operations that are not alike, so that the rare and dear ones count: a turn's figure is the mean of its
+    /// chunks and not their median.
+    pub(crate) by_mean: bool,
     run: Run<'a>,
 }
 
@@ -99,11 +101,6 @@ impl<'a> Candidate<'a> {
     pub(crate) fn timing_itself(name: &str, chunk: usize, run: impl Fn() -> Duration + Sync + 'a) -> Self {
         let run = move |_: usize, _: usize| run();
         Self { name: name.to_owned(), threads: 1, chunk: Some(chunk), by_mean: false, run: Box::new(run) }
-    }
-
-    /// For operations that are not alike, so that the rare and dear ones count: a turn's figure is the mean.
-    pub(crate) fn by_mean(self) -> Self {
-        Self { by_mean: true, ..self }
     }
 
     /// The time of one chunk, on the calling thread, and how many operations it was.

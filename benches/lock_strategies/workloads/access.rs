@@ -38,6 +38,9 @@ impl ForEach for Access<'_> {
         } else {
             (filled::<S>(self.addresses), None)
         };
+        if self.workload == PLAIN {
+            self.addresses.iter().for_each(|at| strategy.prepare_plain(*at));
+        }
         for ((_, orders), column) in self.orders.iter().zip(&mut self.columns) {
             let strategy = strategy.clone();
             column.candidates.push(match (self.workload, &guest) {

@@ -69,14 +69,18 @@ fn reader<S: Strategy>(
 ) -> [f64; 2] {
     let (victim, others) = all.split_first().expect("several");
     let orders = Cell::ALONE.orders(others);
-    let over = AtomicBool::new(false);
+    let (begun, over) = (AtomicBool::new(beside == Beside::Nothing), AtomicBool::new(false));
     let mut taken = Samples::room_for(samples);
     std::thread::scope(|scope| {
         if beside != Beside::Nothing {
             scope.spawn(|| {
                 pin(1);
+                begun.store(true, Ordering::Relaxed);
                 beside.transitions(strategy, guest, *victim, &over);
             });
+        }
+        while !begun.load(Ordering::Relaxed) {
+            spin_loop();
         }
         let mut order = orders[0].iter().cycle();
         for at in order.by_ref().take(WARM_UP) {
