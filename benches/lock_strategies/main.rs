@@ -1,4 +1,19 @@
 //! Lock strategies, compared in the open: `cargo bench --bench lock_strategies`.
+//!
+//! What does replacing a global lock buy? Every strategy that is or was proposed, each behind the same trait
+//! ([`strategy`]), under the same workloads ([`workloads`]), in the same interleaved rounds ([`measuring`]) as the
+//! floors that nothing can be faster than ([`floors`]). What pcidevs must reach against the others is computed at the
+//! end and printed whether it is reached or not ([`required`]). `docs/lock-strategies.md` is the guide.
+//!
+//! | command | what runs |
+//! |---|---|
+//! | `cargo bench --bench lock_strategies` | everything, some ten minutes; writes `docs/measurements/lock_strategies*` |
+//! | `cargo bench --bench lock_strategies -- --quick` | the sizes that decide, under two minutes; writes nothing |
+//! | `cargo bench --bench lock_strategies -- --filter papaya` | strategies with this in their name, and the floors; writes nothing |
+//! | `cargo bench --bench lock_strategies -- --test` | seconds: does everything run? |
+//!
+//! With `--write`, or `PCIDEVS_BENCH_WRITE=1`, the others write as well. The tests of what the strategies promise are
+//! beside them: `cargo test --test lock_strategies`.
 #![expect(clippy::cast_precision_loss, reason = "counts and nanoseconds far below 2^52")]
 
 mod asked;

@@ -3,8 +3,8 @@
 //! One *turn* of a candidate is a short untimed run, then operations in chunks of some 10 µs until the time of
 //! the turn is up. Two threads start a turn together and each stops when its own time is up. A turn's figure is
 //! the median of its chunks, so that being preempted, which hits few chunks, does not count; or their mean, where
-//! operations are not alike. A candidate's
-//! figure is the median of its turns; a ratio is the median of the ratios within each round.
+//! operations are not alike. A candidate's figure is the median of its turns; a ratio is the median of the ratios
+//! within each round.
 //!
 //! Where memory happens to lie can make one candidate 1.6 times as slow for as long as it lies there, so the
 //! groups that decide are measured on several placements ([`PLACEMENTS`]) and their rounds are put together.

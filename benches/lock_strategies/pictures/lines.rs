@@ -57,7 +57,7 @@ pub(super) fn draw(lines: &Lines<'_>) -> String {
         svg.line((x(place), BOTTOM), (x(place), BOTTOM + 5.0), FAINT, 1.0);
         svg.text(x(place), BOTTOM + 19.0, &of.label, Style::faint(Anchor::Middle));
     }
-    svg.text((LEFT + RIGHT) / 2.0, BOTTOM + 40.0, lines.below, Style::plain(Anchor::Middle));
+    svg.text(f64::midpoint(LEFT, RIGHT), BOTTOM + 40.0, lines.below, Style::plain(Anchor::Middle));
     let mut drawn: Vec<Line> = names
         .into_iter()
         .map(|name| {

@@ -30,8 +30,7 @@ const ROW: f64 = 25.0;
 
 pub(super) fn draw(rows: &Rows<'_>) -> String {
     let measured = |name: &&str| rows.marks.iter().any(|mark| mark.column.of(name).is_some());
-    let names: Vec<&str> =
-        known().into_iter().map(|strategy| strategy.name).filter(|name| measured(&name)).collect();
+    let names: Vec<&str> = known().into_iter().map(|strategy| strategy.name).filter(measured).collect();
     let bottom = TOP + ROW * names.len() as f64;
     let mut svg = Svg::new(WIDTH, bottom + 62.0);
     svg.text(20.0, 30.0, rows.title, Style::title());
@@ -46,7 +45,7 @@ pub(super) fn draw(rows: &Rows<'_>) -> String {
         svg.line((axis.at(tick), TOP), (axis.at(tick), bottom), GRID, 1.0);
         svg.text(axis.at(tick), bottom + 16.0, &tick_label(tick), Style::faint(Anchor::Middle));
     }
-    svg.text((LEFT + RIGHT) / 2.0, bottom + 36.0, rows.axis, Style::plain(Anchor::Middle));
+    svg.text(f64::midpoint(LEFT, RIGHT), bottom + 36.0, rows.axis, Style::plain(Anchor::Middle));
     if let Some(floor) = floor(rows) {
         svg.path(&[(axis.at(floor), TOP), (axis.at(floor), bottom)], FAINT, 1.2, true);
         svg.text(axis.at(floor), TOP - 4.0, "lock pair, 1 thread", Style::faint(Anchor::Middle));
