@@ -83,7 +83,7 @@ pub(super) fn measure(run: &mut Run<'_>) {
             .collect();
         let mut reading = Reading { asked: run.asked, domains: *domains, orders: &orders, columns };
         for_each(&mut reading);
-        let mut effort = run.asked.effort();
+        let mut effort = run.effort(threads.len());
         if n > 4096 {
             effort = effort.fewer(2);
         }
