@@ -40,6 +40,11 @@ use workloads::Run;
 
 fn main() -> Result<(), String> {
     let asked = Asked::from_command_line()?;
+    if !strategies::known().iter().any(|strategy| asked.wants(strategy.name)) {
+        return Err(
+            "--filter: no strategy's name contains that; the table of promises has the names".to_owned()
+        );
+    }
     // Before this thread is pinned and sees one processor only.
     let processors = processors().len().max(1);
     pin(0);
