@@ -2,11 +2,13 @@
 //!
 //! A transition that has begun must be able to end, so everything it needs is allocated before its first step
 //! and every allocation can fail with [`NoMemory`]. Stable Rust offers that for vectors (`try_reserve`) only;
-//! this module adds the shapes the core needs beside them: a box, a shared pointer, and a short list ([`Few`]).
+//! this module adds the shapes the core needs beside them: a box, one that is made when it is first needed ([`OnceBox`]),
+//! a shared pointer, and a short list ([`Few`]).
 #![allow(unsafe_code)]
 #![cfg_attr(not(any(loom, shuttle)), expect(unreachable_pub, reason = "public for the models"))]
 
 mod few;
+mod once;
 
 use alloc::alloc::{Layout, alloc};
 use alloc::boxed::Box;
@@ -16,6 +18,7 @@ use core::ops::Deref;
 use core::ptr::NonNull;
 
 pub(crate) use few::Few;
+pub(crate) use once::OnceBox;
 
 use crate::sync::{AtomicUsize, Ordering, Site, fence, ordering, weakened};
 

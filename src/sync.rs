@@ -112,7 +112,7 @@ impl AtOnce {
 /// explore every access to them for nothing. shuttle explores nothing, so it may as well switch threads there.
 pub(crate) mod unexplored {
     #[cfg(not(shuttle))]
-    pub(crate) use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize};
+    pub(crate) use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize};
     #[cfg(shuttle)]
     pub(crate) use shuttle::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize};
 }

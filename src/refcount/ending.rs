@@ -58,7 +58,7 @@ impl<T, L: RawLock> Slot<T, L> {
         closed.inspect(|_| {
             self.set_marks(self.marks() & !LOST);
             if !weakened(Site::CloseVeils) {
-                self.published.veil();
+                self.veil();
             }
         })
     }
@@ -96,7 +96,7 @@ impl<T, L: RawLock> Slot<T, L> {
     pub(crate) fn abandon(&self) {
         // Not there any more is as good.
         let _ = self.word.gone();
-        self.published.veil();
+        self.veil();
     }
 }
 
@@ -150,7 +150,9 @@ impl<T, L: RawLock> Closed<'_, T, L> {
         let slot = self.0;
         let reopen = || {
             slot.word.reopen();
-            slot.published.show_again();
+            if let Some(published) = slot.published() {
+                published.show_again();
+            }
             slot.marks() & LOST != 0
         };
         // Under the device lock: whoever reports it gone finds it closed, and is seen here, or finds it open. This thread
@@ -189,7 +191,7 @@ impl<T, L: RawLock> Departure<'_, T, L> {
         let slot = self.slot;
         let settle = || {
             if !weakened(Site::DrainVeils) {
-                slot.published.veil();
+                slot.veil();
             }
             let value = slot.value.get_mut();
             // SAFETY: GONE keeps everyone else from the value; the creation reference, which this departure

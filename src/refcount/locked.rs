@@ -60,31 +60,35 @@ impl<'a, T, L: RawLock> Locked<'a, T, L> {
 
     /// Publishes these registers, instead of any before. They are not shown until [`show`](Self::show).
     pub(crate) fn publish(&mut self, registers: &[u32]) -> Result<(), NoMemory> {
-        self.slot.published.publish(registers)
+        self.slot.published_or_make()?.publish(registers)
     }
 
     /// One published register is another value from now on; `false` if it is not published.
     pub(crate) fn set_published(&mut self, register: usize, value: u32) -> bool {
-        self.slot.published.set(register, value)
+        self.slot.published().is_some_and(|published| published.set(register, value))
     }
 
     /// Nothing is published any more.
     pub(crate) fn unpublish(&mut self) {
-        self.slot.published.clear();
+        if let Some(published) = self.slot.published() {
+            published.clear();
+        }
     }
 
     /// Shows what is published to this audience, unless the device is gone.
     pub(crate) fn show(&mut self, audience: Audience) {
         // Reported gone after this look, it is drained after this lock.
-        if self.slot.glance().is_present() {
-            self.slot.published.show(audience);
+        if self.slot.glance().is_present()
+            && let Some(published) = self.slot.published()
+        {
+            published.show(audience);
         }
     }
 
     /// Shows nothing until the next [`show`](Self::show).
     pub(crate) fn veil(&mut self) {
         if !weakened(Site::MarkVeils) {
-            self.slot.published.veil();
+            self.slot.veil();
         }
     }
 

@@ -9,12 +9,11 @@
 //! | `word` | itself |
 //! | `value` | the device lock, while the word says LIVE or REMOVING; else the one who closed it |
 //! | `marks` | the device lock |
-//! | `published` | written under the device lock, read by anybody |
-//! | `names`, `told` | `names_lock`, a leaf lock |
+//! | what is published | written under the device lock, read by anybody |
+//! | names, `told` | `names_lock`, a leaf lock |
 //! | `position` | the lock of the list the slot is on |
 //! | the rest | never changes |
 
-use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::fmt;
 use core::mem::MaybeUninit;
@@ -28,7 +27,7 @@ use super::word::{AfterPut, Seen, State, Word};
 use super::{Busy, Holder, Locked};
 use crate::Sbdf;
 use crate::address::{Bus, DevFn, Segment};
-use crate::memory::{NoMemory, Shared, try_box};
+use crate::memory::{NoMemory, OnceBox, Shared};
 use crate::sync::unexplored::{AtomicBool, AtomicU32, AtomicUsize};
 use crate::sync::{AtomicU8, Ordering, RawLock, Site, UnsafeCell, ordering, weakened};
 
@@ -61,12 +60,17 @@ pub(crate) struct Slot<T, L: RawLock> {
     segment: Segment,
     pub(super) value: UnsafeCell<MaybeUninit<T>>,
     arena: NonNull<Arena<T, L>>,
-    names: UnsafeCell<Option<Box<Names>>>,
+    aside: OnceBox<Aside>,
     position: AtomicU32,
     names_lock: L,
     /// The holders of a device that is gone have been told.
     told: AtomicBool,
-    pub(super) published: Published,
+}
+
+/// What only those slots have whose device has had a holder with a name, or has published something.
+struct Aside {
+    names: UnsafeCell<Names>,
+    published: Published,
 }
 
 // SAFETY: every field is reached by the rules in the table above, which let one thread at a time at `value` and
@@ -81,7 +85,7 @@ impl<T, L: RawLock> Slot<T, L> {
             word: Word::new(),
             lock_holder: AtomicUsize::new(0),
             arena,
-            names: UnsafeCell::new(None),
+            aside: OnceBox::new(),
             value: UnsafeCell::new(MaybeUninit::uninit()),
             segment: address.segment(),
             position: AtomicU32::new(u32::MAX),
@@ -90,7 +94,6 @@ impl<T, L: RawLock> Slot<T, L> {
             lock: L::new(),
             names_lock: L::new(),
             told: AtomicBool::new(false),
-            published: Published::new(),
             marks: AtomicU8::new(0),
         }
     }
@@ -193,7 +196,9 @@ impl<T, L: RawLock> Slot<T, L> {
                 slot.marks.store(0, Ordering::Relaxed);
                 slot.told.store(false, Ordering::Relaxed);
                 // Veiled when it was closed, or drained; what is left of it is the next device's to fill.
-                slot.published.clear();
+                if let Some(published) = slot.published() {
+                    published.clear();
+                }
                 slot.word.vacate();
                 if !weakened(Site::DeviceHoldsMemory) {
                     // SAFETY: `Reserved::open` gave this share away when the device came; it is taken back
@@ -267,7 +272,28 @@ impl<T, L: RawLock> Slot<T, L> {
     /// A published register, if it is shown to this audience at this moment; see [`Published`].
     #[inline]
     pub(crate) fn read_published(&self, audience: Option<Audience>, register: usize) -> Option<u32> {
-        self.published.read(audience, register)
+        self.published()?.read(audience, register)
+    }
+
+    /// What the device has published, if ever one here has.
+    #[inline]
+    pub(super) fn published(&self) -> Option<&Published> {
+        self.aside.get().map(|aside| &aside.published)
+    }
+
+    pub(super) fn published_or_make(&self) -> Result<&Published, NoMemory> {
+        self.aside_or_make().map(|aside| &aside.published)
+    }
+
+    /// Nobody reads what is published, until it is shown again; only under the device lock.
+    pub(super) fn veil(&self) {
+        if let Some(published) = self.published() {
+            published.veil();
+        }
+    }
+
+    fn aside_or_make(&self) -> Result<&Aside, NoMemory> {
+        self.aside.get_or_make(|| Aside { names: UnsafeCell::new(Names::new()), published: Published::new() })
     }
 
     // ---- marks
@@ -305,7 +331,7 @@ impl<T, L: RawLock> Slot<T, L> {
     where
         R: Ord,
     {
-        self.with_names(|names| names.as_ref()?.holders().filter_map(pick).min())
+        self.with_names(|names| names?.holders().filter_map(pick).min())
     }
 
     /// Whether the device is gone. Ordered with [`find_holder`](Self::find_holder) by the leaf lock: of one who looks
@@ -316,11 +342,11 @@ impl<T, L: RawLock> Slot<T, L> {
 
     /// Gives a parked name another one; `false` if it is not there.
     pub(crate) fn rename_parked(&self, from: Holder, to: Holder) -> bool {
-        self.with_names(|names| names.as_mut().is_some_and(|names| names.rename_parked(from, to)))
+        self.with_names(|names| names.is_some_and(|names| names.rename_parked(from, to)))
     }
 
     #[inline]
-    pub(super) fn with_names<R>(&self, step: impl FnOnce(&mut Option<Box<Names>>) -> R) -> R {
+    pub(super) fn with_names<R>(&self, step: impl FnOnce(Option<&mut Names>) -> R) -> R {
         struct Unlock<'a, L: RawLock>(&'a L);
         impl<L: RawLock> Drop for Unlock<'_, L> {
             fn drop(&mut self) {
@@ -330,18 +356,16 @@ impl<T, L: RawLock> Slot<T, L> {
         }
         self.names_lock.lock();
         let _unlock = Unlock(&self.names_lock);
-        let names = self.names.get_mut();
+        let names = self.aside.get().map(|aside| aside.names.get_mut());
         // SAFETY: under the leaf lock, which `_unlock` gives back after `names` is dropped.
-        step(unsafe { names.deref() })
+        step(names.as_ref().map(|names| unsafe { names.deref() }))
     }
 
     #[inline]
     pub(super) fn add_name(&self, holder: Holder) -> Result<Token, NoMemory> {
+        self.aside_or_make()?;
         self.with_names(|names| {
-            let names = match names {
-                Some(names) => names,
-                empty => empty.insert(try_box(Names::new())?),
-            };
+            let names = names.ok_or(NoMemory)?;
             names.reserve()?;
             Ok(names.add(holder))
         })
@@ -349,7 +373,7 @@ impl<T, L: RawLock> Slot<T, L> {
 
     #[inline]
     pub(super) fn remove_name(&self, token: Token) {
-        let on_gone = self.with_names(|names| names.as_mut().and_then(|names| names.remove(token)));
+        let on_gone = self.with_names(|names| names.and_then(|names| names.remove(token)));
         drop(on_gone);
     }
 
@@ -373,7 +397,7 @@ impl<T, L: RawLock> Slot<T, L> {
         let next = || {
             self.with_names(|names| {
                 self.told.store(true, Ordering::Relaxed);
-                names.as_mut().and_then(|names| names.next_to_tell())
+                names.and_then(Names::next_to_tell)
             })
         };
         while let Some((holder, call)) = next() {
@@ -382,12 +406,12 @@ impl<T, L: RawLock> Slot<T, L> {
     }
 
     pub(super) fn park_name(&self, token: Token) {
-        self.with_names(|names| names.as_mut().map(|names| names.park(token)));
+        self.with_names(|names| names.map(|names| names.park(token)));
     }
 
     /// Takes back a named reference that was left with the slot by [`NamedRef::park`].
     pub(crate) fn unpark(&self, holder: Holder) -> Option<NamedRef<T, L>> {
-        let token = self.with_names(|names| names.as_mut().and_then(|names| names.unpark(holder)))?;
+        let token = self.with_names(|names| names.and_then(|names| names.unpark(holder)))?;
         // SAFETY: `park` forgot the reference that this name stands for, and the name was parked until now.
         Some(unsafe { NamedRef::from_counted(NonNull::from(self), token) })
     }
