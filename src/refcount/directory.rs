@@ -83,9 +83,11 @@ impl<S> SegmentDirectory<S> {
 #[inline]
 fn split(address: Sbdf) -> (usize, usize, usize) {
     let bus = usize::from(address.bus().number());
+    // By function, then by device: a guest's devices have function 0 nearly always, and so eight of them share a line.
+    let place = address.devfn().bits().rotate_left(5);
     // loom's directories have one bus of two functions: device 0 and device 1.
-    let devfn = if cfg!(loom) { address.device().into() } else { address.devfn().bits().into() };
-    (bus >> 4, bus & 0xf, devfn)
+    let place = if cfg!(loom) { address.device() } else { place };
+    (bus >> 4, bus & 0xf, place.into())
 }
 
 impl<T, L: RawLock> Directory<T, L> {
