@@ -60,6 +60,8 @@ pub(crate) struct Candidate<'a> {
     pub(crate) threads: usize,
     /// Operations in a chunk; `None`: as many as are worth reading the clock for.
     chunk: Option<usize>,
+    /// A turn's figure is the mean of its chunks and not their median.
+    by_mean: bool,
     run: Run<'a>,
 }
 
@@ -70,12 +72,12 @@ struct Cursor(AtomicUsize);
 
 impl<'a> Candidate<'a> {
     /// `visit` for each element of the order, in as many threads as there are orders.
-    pub(crate) fn visiting<T: Sync, R, const THREADS: usize>(
+    pub(crate) fn visiting<T: Sync, R>(
         name: &str,
-        orders: &'a [Vec<T>; THREADS],
+        orders: &'a [Vec<T>],
         visit: impl Fn(&T) -> R + Sync + 'a,
     ) -> Self {
-        let cursors: [Cursor; THREADS] = std::array::from_fn(|_| Cursor::default());
+        let cursors: Vec<Cursor> = orders.iter().map(|_| Cursor::default()).collect();
         let run = move |thread: usize, operations: usize| {
             let (order, cursor): (&Vec<T>, &Cursor) = (&orders[thread], &cursors[thread]);
             // Chunks and orders are powers of two long (or whole multiples), so a chunk never runs over the end.
@@ -89,13 +91,18 @@ impl<'a> Candidate<'a> {
             }
             start.elapsed()
         };
-        Self { name: name.to_owned(), threads: THREADS, chunk: None, run: Box::new(run) }
+        Self { name: name.to_owned(), threads: orders.len(), chunk: None, by_mean: false, run: Box::new(run) }
     }
 
     /// A candidate that takes its own time for a chunk of this many operations.
     pub(crate) fn timing_itself(name: &str, chunk: usize, run: impl Fn() -> Duration + Sync + 'a) -> Self {
         let run = move |_: usize, _: usize| run();
-        Self { name: name.to_owned(), threads: 1, chunk: Some(chunk), run: Box::new(run) }
+        Self { name: name.to_owned(), threads: 1, chunk: Some(chunk), by_mean: false, run: Box::new(run) }
+    }
+
+    /// For operations that are not alike, so that the rare and dear ones count: a turn's figure is the mean.
+    pub(crate) fn by_mean(self) -> Self {
+        Self { by_mean: true, ..self }
     }
 
     /// The time of one chunk, on the calling thread, and how many operations it was.
@@ -128,6 +135,9 @@ impl<'a> Candidate<'a> {
             let took = (self.run)(thread, chunk);
             chunks.push(nanoseconds(took) / chunk as f64);
             time += took;
+        }
+        if self.by_mean {
+            return nanoseconds(time) / (chunks.len() * chunk) as f64;
         }
         Series(chunks).spread().median
     }
