@@ -54,8 +54,9 @@ impl Cell {
 
 /// 1, 2, 4 and so on, and all processors.
 pub(crate) fn numbers_of_threads(processors: usize) -> Vec<usize> {
-    let mut numbers: Vec<usize> =
-        std::iter::successors(Some(1), |threads| Some(threads * 2)).take_while(|threads| *threads < processors).collect();
+    let mut numbers: Vec<usize> = std::iter::successors(Some(1), |threads| Some(threads * 2))
+        .take_while(|threads| *threads < processors)
+        .collect();
     numbers.push(processors);
     numbers
 }

@@ -120,7 +120,11 @@ impl Measured {
         name: &str,
         series: Series,
     ) {
-        let table = match self.tables.iter().position(|table| table.workload == workload && table.title == title) {
+        let table = match self
+            .tables
+            .iter()
+            .position(|table| table.workload == workload && table.title == title)
+        {
             Some(place) => &mut self.tables[place],
             None => {
                 self.tables.push(Table { workload, title: title.to_owned(), unit, n, columns: Vec::new() });

@@ -45,7 +45,9 @@ impl ForEach for Access<'_> {
                     Candidate::visiting(S::NAME, orders, move |at| strategy.guest_read(&guest, *at, REGISTER))
                 }
                 (GET_PUT, _) => Candidate::visiting(S::NAME, orders, move |at| strategy.get(*at).is_some()),
-                (PLAIN, _) => Candidate::visiting(S::NAME, orders, move |at| strategy.read_plain(*at, REGISTER)),
+                (PLAIN, _) => {
+                    Candidate::visiting(S::NAME, orders, move |at| strategy.read_plain(*at, REGISTER))
+                }
                 _ => Candidate::visiting(S::NAME, orders, move |at| strategy.read(*at, REGISTER)),
             });
         }
@@ -57,10 +59,10 @@ fn measure_one(run: &mut Run<'_>, workload: &'static str, n: usize, cells: &[Cel
     let orders: Vec<(Cell, Vec<Vec<Sbdf>>)> =
         cells.iter().map(|cell| (*cell, cell.orders(&addresses))).collect();
     let floors: Vec<Floors> = cells.iter().map(|cell| Floors::of(cell.threads)).collect();
-    let columns = cells.iter().zip(&floors).map(|(cell, floors)| InColumn {
-        column: cell.to_string(),
-        candidates: floors.candidates(),
-    });
+    let columns = cells
+        .iter()
+        .zip(&floors)
+        .map(|(cell, floors)| InColumn { column: cell.to_string(), candidates: floors.candidates() });
     let columns = columns.collect();
     let mut access = Access { asked: run.asked, workload, addresses: &addresses, orders: &orders, columns };
     for_each(&mut access);
@@ -94,7 +96,8 @@ pub(super) fn measure(run: &mut Run<'_>) {
             }
         }
         let same = |threads| Cell { threads, visits: Visits::Same };
-        let cells: Vec<Cell> = [1, 2].into_iter().filter(|threads| *threads <= run.processors).map(same).collect();
+        let cells: Vec<Cell> =
+            [1, 2].into_iter().filter(|threads| *threads <= run.processors).map(same).collect();
         measure_one(run, PLAIN, 64, &cells, placements);
         drop(shift);
     }

@@ -30,7 +30,8 @@ impl ForEach for Storm<'_> {
         }
         for (orders, column) in self.orders.iter().zip(&mut self.columns) {
             let strategy = filled::<S>(self.addresses);
-            let guests: Vec<_> = (1..).take(orders.len()).map(|number| strategy.create_guest(number)).collect();
+            let guests: Vec<_> =
+                (1..).take(orders.len()).map(|number| strategy.create_guest(number)).collect();
             let guests = Arc::new(guests);
             let visit = move |(thread, at): &(usize, Sbdf)| {
                 let assigned = strategy.assign(&guests[*thread], *at, *at, || ());

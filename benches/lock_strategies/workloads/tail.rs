@@ -71,7 +71,12 @@ pub(super) fn figures(samples: &mut Samples) -> [f64; 4] {
 }
 
 /// What the first of the threads sees.
-fn first_reader<S: Strategy>(strategy: &S, all: &[Sbdf], orders: &[Vec<Operation>], samples: usize) -> [f64; 4] {
+fn first_reader<S: Strategy>(
+    strategy: &S,
+    all: &[Sbdf],
+    orders: &[Vec<Operation>],
+    samples: usize,
+) -> [f64; 4] {
     let present = Present::all(all);
     let (ready, over) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let start_together = || {
