@@ -27,7 +27,8 @@ pub(crate) struct Change {
 impl Change {
     /// In percent.
     pub(crate) fn longer_by(&self) -> Option<f64> {
-        Some((self.is? / self.was? - 1.0) * 100.0)
+        let was = self.was?;
+        Some((self.is? - was) / was * 100.0)
     }
 
     pub(crate) fn is_allowed(&self) -> bool {

@@ -37,7 +37,7 @@ impl Device {
     }
 
     /// The same, and its destructor counts itself.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the tests of the promises watch destructors"))]
+    #[allow(dead_code, reason = "the tests of the promises watch destructors")]
     pub(crate) fn witnessed(address: Sbdf, witness: &Witness) -> Self {
         let mut device = Self::at(address);
         device.witness = Some(witness.clone());

@@ -38,6 +38,10 @@ pub(crate) trait Strategy: Send + Sync + Sized + 'static {
     fn new() -> Self;
 
     /// Makes a device known; gives it back if the address is taken.
+    #[expect(
+        clippy::result_large_err,
+        reason = "what was not taken is given back, and errors are not measured"
+    )]
     fn add(&self, at: Sbdf, device: Device) -> Result<(), Device>;
 
     /// Adds many devices to an empty registry, each address once. Not measured: to be overridden where adding them one
@@ -60,7 +64,12 @@ pub(crate) trait Strategy: Send + Sync + Sized + 'static {
     /// A register, read under the device's lock, or whatever the strategy has instead.
     fn read(&self, at: Sbdf, register: usize) -> u32;
 
-    /// A register whose reading has no side effect, read as cheaply as the strategy can.
+    /// Does what a device needs for its registers to be read by [`read_plain`](Self::read_plain) as cheaply as the
+    /// strategy can. Lasts until the device is removed.
+    fn prepare_plain(&self, _at: Sbdf) {}
+
+    /// A register whose reading has no side effect, read as cheaply as the strategy can. What was written before is
+    /// seen, and a device that was removed before is not.
     #[inline]
     fn read_plain(&self, at: Sbdf, register: usize) -> u32 {
         self.read(at, register)

@@ -40,27 +40,7 @@ impl Report {
     }
 
     fn table(&mut self, title: &str, head: &[&str], rows: &[Vec<String>]) {
-        let width = |column: usize| {
-            let cells = rows.iter().map(|row| row[column].chars().count());
-            cells.chain([head[column].chars().count()]).max().unwrap_or(0)
-        };
-        let widths: Vec<usize> = (0..head.len()).map(width).collect();
-        let line = |cells: &mut dyn Iterator<Item = &str>| {
-            let mut line = String::from("|");
-            for (cell, width) in cells.zip(&widths) {
-                let _ = write!(line, " {cell:<width$} |");
-            }
-            line
-        };
-        let mut text = format!("## {title}\n\n{}\n|", line(&mut head.iter().copied()));
-        for width in &widths {
-            let _ = write!(text, "{:-<1$}|", "", width + 2);
-        }
-        for row in rows {
-            let _ = write!(text, "\n{}", line(&mut row.iter().map(String::as_str)));
-        }
-        text.push('\n');
-        self.print(&text);
+        self.print(&format!("## {title}\n\n{}", table(head, rows)));
     }
 
     pub(crate) fn rows(&mut self, rows: Vec<Row>) {
@@ -143,6 +123,31 @@ impl Report {
     }
 }
 
+/// A table that is also readable as text.
+pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
+    let width = |column: usize| {
+        let cells = rows.iter().map(|row| row[column].chars().count());
+        cells.chain([head[column].chars().count()]).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..head.len()).map(width).collect();
+    let line = |cells: &mut dyn Iterator<Item = &str>| {
+        let mut line = String::from("|");
+        for (cell, width) in cells.zip(&widths) {
+            let _ = write!(line, " {cell:<width$} |");
+        }
+        line
+    };
+    let mut text = format!("{}\n|", line(&mut head.iter().copied()));
+    for width in &widths {
+        let _ = write!(text, "{:-<1$}|", "", width + 2);
+    }
+    for row in rows {
+        let _ = write!(text, "\n{}", line(&mut row.iter().map(String::as_str)));
+    }
+    text.push('\n');
+    text
+}
+
 fn nanoseconds(results: &Results) -> Value {
     let groups = results.groups.iter().map(|(group, series)| {
         let series = series.iter().map(|(name, series)| {
@@ -154,15 +159,16 @@ fn nanoseconds(results: &Results) -> Value {
     groups.collect()
 }
 
-fn spread(spread: Spread) -> String {
+pub(crate) fn spread(spread: Spread) -> String {
     format!("{} [{} - {}]", figure(spread.median), figure(spread.low), figure(spread.high))
 }
 
-fn figure(value: f64) -> String {
+pub(crate) fn figure(value: f64) -> String {
     if value < 100.0 { format!("{value:.2}") } else { format!("{value:.0}") }
 }
 
-fn machine() -> String {
+/// What this was measured on.
+pub(crate) fn machine() -> String {
     let processors = processors().len();
     let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = text.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));

@@ -2,8 +2,9 @@
 //!
 //! One *turn* of a candidate is a short untimed run, then operations in chunks of some 10 µs until the time of
 //! the turn is up. Two threads start a turn together and each stops when its own time is up. A turn's figure is
-//! the median of its chunks, so that being preempted, which hits few chunks, does not count. A candidate's
-//! figure is the median of its turns; a ratio is the median of the ratios within each round.
+//! the median of its chunks, so that being preempted, which hits few chunks, does not count; or their mean, where
+//! operations are not alike. A candidate's figure is the median of its turns; a ratio is the median of the ratios
+//! within each round.
 //!
 //! Where memory happens to lie can make one candidate 1.6 times as slow for as long as it lies there, so the
 //! groups that decide are measured on several placements ([`PLACEMENTS`]) and their rounds are put together.
@@ -60,8 +61,9 @@ pub(crate) struct Candidate<'a> {
     pub(crate) threads: usize,
     /// Operations in a chunk; `None`: as many as are worth reading the clock for.
     chunk: Option<usize>,
-    /// A turn's figure is the mean of its chunks and not their median.
-    by_mean: bool,
+    /// For operations that are not alike, so that the rare and dear ones count: a turn's figure is the mean of its
+    /// chunks and not their median.
+    pub(crate) by_mean: bool,
     run: Run<'a>,
 }
 
@@ -80,11 +82,12 @@ impl<'a> Candidate<'a> {
         let cursors: Vec<Cursor> = orders.iter().map(|_| Cursor::default()).collect();
         let run = move |thread: usize, operations: usize| {
             let (order, cursor): (&Vec<T>, &Cursor) = (&orders[thread], &cursors[thread]);
-            // Chunks and orders are powers of two long (or whole multiples), so a chunk never runs over the end.
+            // Chunks are powers of two long. Where the order is not, its last part is left out.
             let from = cursor.0.load(Ordering::Relaxed);
             let from = from - from % operations;
+            let from = if from + operations > order.len() { 0 } else { from };
             let part = &order[from..from + operations];
-            cursor.0.store((from + operations) % order.len(), Ordering::Relaxed);
+            cursor.0.store(from + operations, Ordering::Relaxed);
             let start = Instant::now();
             for element in part {
                 black_box(visit(element));
@@ -98,11 +101,6 @@ impl<'a> Candidate<'a> {
     pub(crate) fn timing_itself(name: &str, chunk: usize, run: impl Fn() -> Duration + Sync + 'a) -> Self {
         let run = move |_: usize, _: usize| run();
         Self { name: name.to_owned(), threads: 1, chunk: Some(chunk), by_mean: false, run: Box::new(run) }
-    }
-
-    /// For operations that are not alike, so that the rare and dear ones count: a turn's figure is the mean.
-    pub(crate) fn by_mean(self) -> Self {
-        Self { by_mean: true, ..self }
     }
 
     /// The time of one chunk, on the calling thread, and how many operations it was.

@@ -9,7 +9,7 @@ use pcidevs::Sbdf;
 
 use crate::device::{Device, REGISTER, Witness, addresses, expected};
 use crate::strategies::{
-    ArcSwapMap, ArcSwapVec, EpochRadix, ForEach, Papaya, SkipList, VmmBus, XenToday, XenVpci, for_each, key,
+    ArcSwapMap, ArcSwapVec, EpochRadix, Papaya, SkipList, VmmBus, XenToday, XenVpci, key, known,
 };
 use crate::strategy::{Promise, Refused, Strategy};
 
@@ -39,18 +39,12 @@ const ACCUSED: [(&str, usize); 6] = [
 
 #[test]
 fn every_broken_promise_is_shown_here() {
-    struct Broken(Vec<(&'static str, usize)>);
-    impl ForEach for Broken {
-        fn strategy<S: Strategy>(&mut self) {
-            let broken = S::PROMISES.named().iter().filter(|(_, promise)| *promise != Promise::Kept).count();
-            if broken > 0 {
-                self.0.push((S::NAME, broken));
-            }
-        }
-    }
-    let mut broken = Broken(Vec::new());
-    for_each(&mut broken);
-    assert_eq!(broken.0, ACCUSED);
+    let broken = known().into_iter().filter_map(|strategy| {
+        let broken =
+            strategy.promises.named().iter().filter(|(_, promise)| *promise != Promise::Kept).count();
+        (broken > 0).then_some((strategy.name, broken))
+    });
+    assert_eq!(broken.collect::<Vec<_>>(), ACCUSED);
 }
 
 #[test]

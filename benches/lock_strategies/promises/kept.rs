@@ -46,9 +46,9 @@ fn with_one<S: Strategy>() -> (S, Witness) {
     (registry, destroyed)
 }
 
-fn uses(refused: Result<(), Refused>) -> Option<usize> {
+fn uses(refused: &Result<(), Refused>) -> Option<usize> {
     match refused {
-        Err(Refused::Busy { uses, .. }) => Some(uses),
+        Err(Refused::Busy { uses, .. }) => Some(*uses),
         _ => None,
     }
 }
@@ -62,12 +62,12 @@ fn exact_busy_a_removal_is_refused_with_the_number_of_uses() {
             let mut held = Vec::new();
             for number in 1..=3 {
                 held.push(registry.get(at()).expect("present"));
-                assert_eq!(uses(registry.remove(at())), Some(number), "{}", S::NAME);
+                assert_eq!(uses(&registry.remove(at())), Some(number), "{}", S::NAME);
             }
             while held.pop().is_some() {
                 let left = (!held.is_empty()).then_some(held.len());
                 if left.is_some() {
-                    assert_eq!(uses(registry.remove(at())), left, "{}", S::NAME);
+                    assert_eq!(uses(&registry.remove(at())), left, "{}", S::NAME);
                     assert_eq!(registry.read(at(), REGISTER), expected(at()), "{}: as it was", S::NAME);
                 }
             }
@@ -86,7 +86,7 @@ fn exact_busy_a_guest_is_a_use() {
             let (registry, destroyed) = with_one::<S>();
             let guest = registry.create_guest(1);
             assert_eq!(registry.assign(&guest, at(), at(), || ()), Ok(()), "{}", S::NAME);
-            assert_eq!(uses(registry.remove(at())), Some(1), "{}", S::NAME);
+            assert_eq!(uses(&registry.remove(at())), Some(1), "{}", S::NAME);
             assert_eq!(registry.guest_read(&guest, at(), REGISTER), expected(at()), "{}", S::NAME);
             assert_eq!(registry.release(&guest, at(), at(), || ()), Ok(()), "{}", S::NAME);
             assert_eq!(destroyed.load(Ordering::Acquire), 0, "{}", S::NAME);
@@ -105,7 +105,7 @@ fn exact_busy_a_device_in_a_hook_is_in_use() {
             let (registry, _) = with_one::<S>();
             let guest = registry.create_guest(1);
             let mut seen = None;
-            let hook = || seen = uses(registry.remove(at()));
+            let hook = || seen = uses(&registry.remove(at()));
             assert_eq!(registry.assign(&guest, at(), at(), hook), Ok(()), "{}", S::NAME);
             assert!(seen.is_some_and(|uses| uses > 0), "{}: {seen:?}", S::NAME);
         }
@@ -205,7 +205,7 @@ fn exact_busy_and_no_lookup_in_a_storm() {
                     // Refused only before a removal, so the address is free here.
                     assert!(registry.add(at(), Device::witnessed(at(), &destroyed)).is_ok(), "{}", S::NAME);
                     while let Err(refused) = registry.remove(at()) {
-                        assert_ne!(uses(Err(refused)), Some(0), "{}", S::NAME);
+                        assert_ne!(uses(&Err(refused)), Some(0), "{}", S::NAME);
                         thread::yield_now();
                     }
                     removed += 1;

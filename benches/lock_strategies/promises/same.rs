@@ -49,7 +49,7 @@ fn an_address_is_taken_once() {
             let (registry, at) = (S::new(), addresses(2)[1]);
             assert!(registry.add(at, Device::at(at)).is_ok(), "{}", S::NAME);
             let second = Device::at(addresses(1)[0]);
-            let back = registry.add(at, second).err().expect("taken");
+            let back = registry.add(at, second).expect_err("taken");
             assert_eq!(back.read(REGISTER), expected(addresses(1)[0]), "{}", S::NAME);
             assert_eq!(registry.read(at, REGISTER), expected(at), "{}", S::NAME);
             assert_eq!(registry.remove(at), Ok(()), "{}", S::NAME);
@@ -112,4 +112,44 @@ fn an_unused_device_can_be_removed_and_comes_back() {
         }
     }
     for_each(&mut Same(Unused));
+}
+
+#[test]
+fn a_plain_read_sees_what_was_written_and_nothing_of_the_device_before() {
+    struct Plain;
+    impl Test for Plain {
+        fn of<S: Strategy>(&self) {
+            let (registry, all) = (S::new(), addresses(4));
+            for (at, written) in [(all[2], 7), (all[3], 8)] {
+                for _ in 0..2 {
+                    assert!(registry.add(at, Device::at(at)).is_ok(), "{}", S::NAME);
+                    registry.prepare_plain(at);
+                    assert_eq!(registry.read_plain(at, REGISTER), expected(at), "{}", S::NAME);
+                    registry.write(at, REGISTER, written);
+                    assert_eq!(registry.read_plain(at, REGISTER), written, "{}", S::NAME);
+                    assert_eq!(registry.remove(at), Ok(()), "{}", S::NAME);
+                    assert_eq!(registry.read_plain(at, REGISTER), ONES, "{}", S::NAME);
+                }
+            }
+        }
+    }
+    for_each(&mut Same(Plain));
+}
+
+#[test]
+fn many_are_filled_in_at_once_as_one_by_one() {
+    struct Filled;
+    impl Test for Filled {
+        fn of<S: Strategy>(&self) {
+            let (registry, mut all) = (S::new(), addresses(600));
+            let late = all.remove(300);
+            registry.fill(all.iter().map(|at| (*at, Device::at(*at))));
+            assert!(all.iter().all(|at| registry.read(*at, REGISTER) == expected(*at)), "{}", S::NAME);
+            assert!(registry.get(late).is_none(), "{}", S::NAME);
+            assert!(registry.add(late, Device::at(late)).is_ok(), "{}", S::NAME);
+            assert!(registry.add(all[5], Device::at(late)).is_err(), "{}: taken", S::NAME);
+            assert_eq!(registry.remove(all[5]), Ok(()), "{}", S::NAME);
+        }
+    }
+    for_each(&mut Same(Filled));
 }

@@ -6,14 +6,33 @@ mod entry;
 mod key;
 mod table;
 
-#[cfg(test)]
+#[allow(unused_imports, reason = "the tests of the promises use it")]
 pub(crate) use key::key;
 
-use crate::strategy::Strategy;
+use crate::strategy::{Promises, Strategy};
 
 /// Something done for every strategy, each with its own code.
 pub(crate) trait ForEach {
     fn strategy<S: Strategy>(&mut self);
+}
+
+/// A strategy's name and what it promises.
+pub(crate) struct Known {
+    pub(crate) name: &'static str,
+    pub(crate) promises: Promises,
+}
+
+/// All there are, in the order of the tables.
+pub(crate) fn known() -> Vec<Known> {
+    struct Knowing(Vec<Known>);
+    impl ForEach for Knowing {
+        fn strategy<S: Strategy>(&mut self) {
+            self.0.push(Known { name: S::NAME, promises: S::PROMISES });
+        }
+    }
+    let mut knowing = Knowing(Vec::new());
+    for_each(&mut knowing);
+    knowing.0
 }
 
 /// The strategies, in the order of the tables: from what is used today to what keeps every promise.

@@ -2,7 +2,7 @@
 
 use pcidevs::{Domain, DomainId, Handle, Hold, Holder, Member, MoveError, Owner, Registry, RemoveError, Sbdf};
 
-use crate::device::{Device, ONES};
+use crate::device::{Device, ONES, REGISTERS};
 use crate::strategy::{Promises, Refused, Strategy};
 
 pub(crate) struct Pcidevs(Registry<Device>);
@@ -62,10 +62,24 @@ impl Strategy for Pcidevs {
         self.0.lock(at).map_or(ONES, |device| device.read(register))
     }
 
+    fn prepare_plain(&self, at: Sbdf) {
+        if let Ok(mut device) = self.0.lock(at) {
+            let registers: [u32; REGISTERS] = std::array::from_fn(|register| device.read(register));
+            device.publish(&registers).expect("memory");
+        }
+    }
+
+    /// A published register, or, where none is, a locked one.
+    #[inline]
+    fn read_plain(&self, at: Sbdf, register: usize) -> u32 {
+        self.0.read_published(at, register).unwrap_or_else(|| self.read(at, register))
+    }
+
     #[inline]
     fn write(&self, at: Sbdf, register: usize, value: u32) {
-        if let Ok(device) = self.0.lock(at) {
+        if let Ok(mut device) = self.0.lock(at) {
             device.write(register, value);
+            device.set_published(register, value);
         }
     }
 

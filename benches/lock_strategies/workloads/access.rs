@@ -12,7 +12,8 @@ use crate::measuring::rounds::{Candidate, PLACEMENTS};
 use crate::strategies::{ForEach, for_each};
 use crate::strategy::Strategy;
 
-pub(crate) const GET_PUT: &str = "get and put";
+pub(super) const GET_PUT: &str = "get and put";
+pub(super) const HOLD_PUT: &str = "hold and put";
 pub(crate) const BY_ADDRESS: &str = "read by address";
 pub(crate) const BY_GUEST_ADDRESS: &str = "read by guest address";
 pub(crate) const PLAIN: &str = "plain read";
@@ -37,6 +38,9 @@ impl ForEach for Access<'_> {
         } else {
             (filled::<S>(self.addresses), None)
         };
+        if self.workload == PLAIN {
+            self.addresses.iter().for_each(|at| strategy.prepare_plain(*at));
+        }
         for ((_, orders), column) in self.orders.iter().zip(&mut self.columns) {
             let strategy = strategy.clone();
             column.candidates.push(match (self.workload, &guest) {
@@ -45,6 +49,9 @@ impl ForEach for Access<'_> {
                     Candidate::visiting(S::NAME, orders, move |at| strategy.guest_read(&guest, *at, REGISTER))
                 }
                 (GET_PUT, _) => Candidate::visiting(S::NAME, orders, move |at| strategy.get(*at).is_some()),
+                (HOLD_PUT, _) => {
+                    Candidate::visiting(S::NAME, orders, move |at| strategy.hold(*at, "bench").is_some())
+                }
                 (PLAIN, _) => {
                     Candidate::visiting(S::NAME, orders, move |at| strategy.read_plain(*at, REGISTER))
                 }
@@ -87,10 +94,15 @@ pub(super) fn measure(run: &mut Run<'_>) {
     let placements = if run.asked.extent == Extent::Full { PLACEMENTS } else { 1 };
     for placement in 0..placements {
         let shift = vec![0_u8; 4096 + 1040 * placement];
-        for workload in [BY_ADDRESS, BY_GUEST_ADDRESS, GET_PUT] {
+        for workload in [BY_ADDRESS, BY_GUEST_ADDRESS, GET_PUT, HOLD_PUT] {
             for n in counts(run.asked.extent) {
-                // Assigning so many to one guest takes some strategies minutes.
-                if workload == BY_ADDRESS || *n <= 4096 {
+                // Assigning so many to one guest takes some strategies minutes, and names are for the few.
+                let most = match workload {
+                    BY_ADDRESS => usize::MAX,
+                    HOLD_PUT => 64,
+                    _ => 4096,
+                };
+                if *n <= most {
                     measure_one(run, workload, *n, &Cell::all(*n, run.processors), placements);
                 }
             }

@@ -119,7 +119,9 @@ impl ForEach for Churn<'_> {
             // Each column leaves other devices present, so each has its own registry.
             let (strategy, present) = (filled::<S>(self.addresses), Arc::new(Present::all(self.addresses)));
             let visit = move |operation: &Operation| present.perform(&*strategy, *operation);
-            column.candidates.push(Candidate::visiting(S::NAME, orders, visit).by_mean());
+            let mut candidate = Candidate::visiting(S::NAME, orders, visit);
+            candidate.by_mean = true;
+            column.candidates.push(candidate);
         }
     }
 }

@@ -1,15 +1,17 @@
-//! What readers of other devices see while a transition waits for the platform.
+//! What readers of other devices see while one device is assigned and released, all the time.
 //!
-//! One thread assigns and releases one device, and half of the time is inside a hook that takes 20 µs, as an IOMMU
-//! flush or a driver may. Another thread reads other devices. Its mean tells how much of the time it is kept waiting,
-//! and its longest 0.1 % whether it waits for the hook.
+//! Either as fast as it goes, or with the assigning thread inside a hook half of the time: one that takes 20 µs, as an
+//! IOMMU flush or a driver may. The mean tells how much of the time a reader is kept waiting, and the longest 0.1 %
+//! whether it waits for the hook.
 
-use std::hint::spin_loop;
+use std::hint::{black_box, spin_loop};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::tail::{Samples, figures};
+use pcidevs::Sbdf;
+
+use super::tail::{Samples, WARM_UP, figures};
 use super::{Run, filled};
 use crate::asked::{Asked, Extent};
 use crate::cell::Cell;
@@ -20,72 +22,98 @@ use crate::strategies::{ForEach, for_each};
 use crate::strategy::Strategy;
 use crate::trial::{Trial, interleaved};
 
-pub(crate) const HOOK: &str = "a slow hook";
+pub(crate) const HOOK: &str = "reads beside transitions";
+
+/// What the other thread does.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Beside {
+    Nothing,
+    /// Assigns and releases as fast as it goes.
+    Storm,
+    /// Is inside a hook half of the time.
+    Hooks,
+}
+
+const SETTINGS: [(Beside, &str); 3] =
+    [(Beside::Nothing, "alone"), (Beside::Storm, "beside a storm"), (Beside::Hooks, "beside slow hooks")];
 
 /// How long a hook takes, and how long it is until the next.
 const SLOW: Duration = Duration::from_micros(20);
 
-pub(crate) const COLUMNS: [&str; 4] = ["mean, alone", "mean, hook", "p99.9, alone", "p99.9, hook"];
+impl Beside {
+    fn wait(self) {
+        let start = Instant::now();
+        while self == Self::Hooks && start.elapsed() < SLOW {
+            spin_loop();
+        }
+    }
 
-fn wait() {
-    let start = Instant::now();
-    while start.elapsed() < SLOW {
-        spin_loop();
+    /// Assigns the device to the guest and releases it, again and again.
+    fn transitions<S: Strategy>(self, strategy: &S, guest: &S::Guest, victim: Sbdf, over: &AtomicBool) {
+        while !over.load(Ordering::Relaxed) {
+            strategy.assign(guest, victim, victim, || self.wait()).expect("released before");
+            self.wait();
+            strategy.release(guest, victim, victim, || self.wait()).expect("just assigned");
+            self.wait();
+        }
     }
 }
 
-/// Mean and the given percentile of reads, with or without somebody in a hook.
-fn readers<S: Strategy>(strategy: &S, guest: &S::Guest, n: usize, samples: usize, hooks: bool) -> [f64; 2] {
-    let all = addresses(n);
+/// Mean and p99.9 of one reader.
+fn reader<S: Strategy>(
+    strategy: &S,
+    guest: &S::Guest,
+    all: &[Sbdf],
+    samples: usize,
+    beside: Beside,
+) -> [f64; 2] {
     let (victim, others) = all.split_first().expect("several");
     let orders = Cell::ALONE.orders(others);
-    let (ready, over) = (AtomicBool::new(!hooks), AtomicBool::new(false));
+    let (begun, over) = (AtomicBool::new(beside == Beside::Nothing), AtomicBool::new(false));
     let mut taken = Samples::room_for(samples);
     std::thread::scope(|scope| {
-        if hooks {
+        if beside != Beside::Nothing {
             scope.spawn(|| {
                 pin(1);
-                while !over.load(Ordering::Relaxed) {
-                    ready.store(true, Ordering::Relaxed);
-                    let assigned = strategy.assign(guest, *victim, *victim, wait);
-                    wait();
-                    if assigned.is_ok() && strategy.release(guest, *victim, *victim, wait).is_err() {
-                        unreachable!("what was just assigned here can be released");
-                    }
-                    wait();
-                }
+                begun.store(true, Ordering::Relaxed);
+                beside.transitions(strategy, guest, *victim, &over);
             });
         }
-        while !ready.load(Ordering::Relaxed) {
+        while !begun.load(Ordering::Relaxed) {
             spin_loop();
         }
-        for at in orders[0].iter().cycle().take(samples) {
+        let mut order = orders[0].iter().cycle();
+        for at in order.by_ref().take(WARM_UP) {
+            black_box(strategy.read(*at, REGISTER));
+        }
+        for at in order.take(samples) {
             taken.take(|| strategy.read(*at, REGISTER));
         }
         over.store(true, Ordering::Relaxed);
     });
-    [taken.mean(), figures(&mut taken)[2]]
+    let mean = taken.mean();
+    let [_, _, tail, _] = figures(&mut taken);
+    [mean, tail]
 }
 
-struct Hooks<'a> {
+struct Readers<'a> {
     asked: &'a Asked,
-    n: usize,
+    addresses: &'a [Sbdf],
     samples: usize,
     trials: Vec<Trial<'a>>,
 }
 
-impl ForEach for Hooks<'_> {
+impl ForEach for Readers<'_> {
     fn strategy<S: Strategy>(&mut self) {
         if !self.asked.wants(S::NAME) {
             return;
         }
-        let strategy: Arc<S> = filled(&addresses(self.n));
+        let strategy: Arc<S> = filled(self.addresses);
         let guest = strategy.create_guest(1);
-        let (n, samples) = (self.n, self.samples);
+        let (addresses, samples) = (self.addresses, self.samples);
         let run = move || {
-            let [alone, alone_tail] = readers(&*strategy, &guest, n, samples, false);
-            let [hook, hook_tail] = readers(&*strategy, &guest, n, samples, true);
-            vec![alone, hook, alone_tail, hook_tail]
+            let figures = |(beside, _)| reader(&*strategy, &guest, addresses, samples, beside);
+            SETTINGS.into_iter().flat_map(figures).collect()
         };
         self.trials.push(Trial { name: S::NAME, run: Box::new(run) });
     }
@@ -93,22 +121,25 @@ impl ForEach for Hooks<'_> {
 
 pub(super) fn measure(run: &mut Run<'_>) {
     if run.processors < 2 {
-        // A reader that shares the processor with the hook tells of the scheduler.
+        // A reader that shares the processor with the other thread tells of the scheduler.
         return;
     }
     let (n, samples, rounds) = match run.asked.extent {
-        Extent::Full => (64, 1 << 17, 9),
+        Extent::Full => (64, 1 << 16, 15),
         Extent::Quick => (64, 1 << 14, 5),
         Extent::Smoke => (4, 1 << 4, 1),
     };
-    let mut hooks = Hooks { asked: run.asked, n, samples, trials: Vec::new() };
-    for_each(&mut hooks);
-    let names: Vec<&str> = hooks.trials.iter().map(|trial| trial.name).collect();
-    let series = interleaved(&hooks.trials, rounds);
-    for (name, columns) in names.into_iter().zip(series) {
-        for (column, series) in COLUMNS.into_iter().zip(columns) {
-            let title = format!("n = {n}, one reader, hooks of 20 µs half of the time");
-            run.measured.record(HOOK, &title, Unit::Nanoseconds, n, (column, 1), name, series);
+    let addresses = addresses(n);
+    let mut readers = Readers { asked: run.asked, addresses: &addresses, samples, trials: Vec::new() };
+    for_each(&mut readers);
+    let names: Vec<&str> = readers.trials.iter().map(|trial| trial.name).collect();
+    let series = interleaved(&readers.trials, rounds);
+    let title = format!("n = {n}, one reader; slow hooks: 20 µs, half of the time");
+    for (name, figures) in names.into_iter().zip(series) {
+        let columns =
+            SETTINGS.iter().flat_map(|(_, beside)| ["mean", "p99.9"].map(|what| format!("{what}, {beside}")));
+        for (column, series) in columns.zip(figures) {
+            run.measured.record(HOOK, &title, Unit::Nanoseconds, n, (&column, 1), name, series);
         }
     }
 }

@@ -16,6 +16,9 @@ use crate::strategy::Strategy;
 
 pub(crate) const MEMORY: &str = "memory";
 
+/// So many rounds of the epochs' collector leave it nothing to do.
+const COLLECTIONS: usize = 4096;
+
 struct Counted<'a> {
     asked: &'a Asked,
     measured: &'a mut Measured,
@@ -27,6 +30,10 @@ impl ForEach for Counted<'_> {
     fn strategy<S: Strategy>(&mut self) {
         if !self.asked.wants(S::NAME) {
             return;
+        }
+        // What was put off by strategies measured before is freed now, and not while bytes are counted.
+        for _ in 0..COLLECTIONS {
+            crossbeam_epoch::pin().flush();
         }
         let (registry, bytes) = bytes_kept(|| filled::<S>(&self.addresses));
         drop(registry);

@@ -7,7 +7,7 @@
 //! | `churn` | accesses, some of them an add or a remove |
 //! | `storm` | devices assigned and released as fast as it goes |
 //! | `domains` | many domains, each with a few devices |
-//! | `hook` | reads of other devices while a transition is stuck in a hook |
+//! | `hook` | reads of other devices beside an assign storm, and beside a transition that is in a slow hook |
 //! | `tail` | how long single reads take while neighbours come and go |
 //! | `memory` | bytes for a device over its own |
 
@@ -25,16 +25,51 @@ use std::sync::Arc;
 use pcidevs::Sbdf;
 
 pub(crate) use access::{BY_ADDRESS, BY_GUEST_ADDRESS, PLAIN};
-pub(crate) use churn::CHURN;
+pub(crate) use churn::{CHURN, share};
 pub(crate) use domains::DOMAINS;
 pub(crate) use hook::HOOK;
 pub(crate) use memory::MEMORY;
+pub(crate) use storm::STORM;
 pub(crate) use tail::{SHARES as TAIL_SHARES, TAIL};
 
 use crate::asked::Asked;
 use crate::device::Device;
 use crate::measured::Measured;
 use crate::strategy::Strategy;
+
+/// The column of one thread.
+pub(crate) const ALONE: &str = "1 thread";
+
+/// Each workload's name and what its tables show.
+pub(crate) const EXPLAINED: [(&str, &str); 12] = [
+    (BY_ADDRESS, "A register read under the device's lock; the device is found by the host's address."),
+    (
+        BY_GUEST_ADDRESS,
+        "The same by the address under which a guest has the device. One guest has all of them.",
+    ),
+    (access::GET_PUT, "The device is found, a use of it is counted and given back."),
+    (access::HOLD_PUT, "The same under a name, where the strategy keeps names."),
+    (PLAIN, "A register whose reading has no side effect, on one device."),
+    (mixed::MIXED, "Locked reads and writes by the host's address."),
+    (
+        CHURN,
+        "Locked reads, some of them replaced by an add or a remove of another device. Means, not medians.",
+    ),
+    (
+        STORM,
+        "A device given to a guest and taken back: both together are one operation. The hooks do nothing.",
+    ),
+    (DOMAINS, "Locked reads by guest address, of any device of any domain, in random order."),
+    (
+        HOOK,
+        "Locked reads of other devices while one device's transition is in a hook. The clock is in every sample.",
+    ),
+    (
+        TAIL,
+        "Single locked reads, timed one by one, while neighbours come and go. The clock is in every sample.",
+    ),
+    (MEMORY, "Bytes asked of the allocator, divided by the devices."),
+];
 
 /// What every workload is given.
 pub(crate) struct Run<'a> {

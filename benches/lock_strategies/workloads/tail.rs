@@ -28,6 +28,9 @@ pub(crate) const SHARES: [u32; 4] = PER_MILLE;
 
 pub(crate) const PERCENTILES: [&str; 4] = ["p50", "p99", "p99.9", "max"];
 
+/// Operations before the first that is timed.
+pub(super) const WARM_UP: usize = 4096;
+
 /// The row of the clock.
 const CLOCK: &str = "the clock alone";
 
@@ -101,7 +104,11 @@ fn first_reader<S: Strategy>(
             });
         }
         start_together();
-        for operation in orders[0].iter().cycle() {
+        let mut order = orders[0].iter().cycle();
+        for operation in order.by_ref().take(WARM_UP) {
+            black_box(present.perform(strategy, *operation));
+        }
+        for operation in order {
             match operation {
                 Operation::Read(_) => taken.take(|| present.perform(strategy, *operation)),
                 Operation::Toggle(_) => {
