@@ -7,8 +7,8 @@ use super::valgrind;
 
 /// The instructions of one repetition of `path`, its loop included. `arguments` make the program repeat it as many
 /// times as the last argument says, which is added.
-pub(crate) fn instructions(arguments: &[&str], times: u64) -> Result<f64, String> {
-    let count = |times: u64| {
+pub(crate) fn instructions(arguments: &[&str], times: usize) -> Result<f64, String> {
+    let count = |times: usize| {
         let times = times.to_string();
         let all: Vec<&str> = arguments.iter().copied().chain([times.as_str()]).collect();
         valgrind::instructions(&all)

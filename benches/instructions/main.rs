@@ -24,7 +24,7 @@ enum Asked {
     /// Take what is counted for the baseline.
     Accept,
     /// Run one path so many times: what is counted.
-    Run(&'static Path, u64),
+    Run(&'static Path, usize),
     /// Run every path a few times, without valgrind: does it work?
     Smoke,
 }

@@ -11,9 +11,9 @@ use pcidevs::{Domain, DomainId, Holder, Member, Owner, Registry, Sbdf};
 pub(crate) struct Path {
     pub(crate) name: &'static str,
     /// Sets up, then repeats it so many times.
-    pub(crate) run: fn(u64),
+    pub(crate) run: fn(usize),
     /// Repetitions that are counted. Fewer for what is long.
-    pub(crate) times: u64,
+    pub(crate) times: usize,
     /// How much longer it may become before somebody has to accept it, in percent.
     pub(crate) margin: f64,
 }
@@ -24,14 +24,14 @@ const MARGIN: f64 = 10.0;
 /// For what calls the C library's allocator, whose instructions are counted too and are not the same everywhere.
 const MARGIN_ALLOCATING: f64 = 20.0;
 
-const MANY: u64 = 65_536;
-const FEW: u64 = 4096;
+const MANY: usize = 65_536;
+const FEW: usize = 4096;
 
-const fn path(name: &'static str, run: fn(u64)) -> Path {
+const fn path(name: &'static str, run: fn(usize)) -> Path {
     Path { name, run, times: MANY, margin: MARGIN }
 }
 
-const fn allocating(name: &'static str, run: fn(u64)) -> Path {
+const fn allocating(name: &'static str, run: fn(usize)) -> Path {
     Path { name, run, times: FEW, margin: MARGIN_ALLOCATING }
 }
 
@@ -184,14 +184,14 @@ fn machine() -> Lifecycle<Simulated<Device>> {
 }
 
 /// `visit` for each address in turn, again and again.
-fn visiting<R>(times: u64, visit: impl Fn(Sbdf) -> R) {
+fn visiting<R>(times: usize, visit: impl Fn(Sbdf) -> R) {
     let addresses: Vec<Sbdf> = addresses().collect();
     counting(times, |at| visit(addresses[at]));
 }
 
 /// `visit` for each device's number in turn, again and again.
-fn counting<R>(times: u64, visit: impl Fn(usize) -> R) {
+fn counting<R>(times: usize, visit: impl Fn(usize) -> R) {
     for turn in 0..times {
-        black_box(visit(black_box(turn as usize % usize::from(DEVICES))));
+        black_box(visit(black_box(turn % usize::from(DEVICES))));
     }
 }

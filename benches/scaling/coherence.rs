@@ -82,10 +82,6 @@ impl Turns {
         }
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.0.len()
-    }
-
     pub(crate) fn counts(&self) -> Counts {
         let use_of = self.uses();
         let written_by_both = |line: &u64| use_of[line].written == [true, true];
@@ -213,8 +209,17 @@ impl Counts {
 
     /// From what was written down.
     pub(crate) fn of(count: impl Fn(&str) -> Option<f64>) -> Option<Self> {
-        let [instructions, locked, shared_lines, shared_writes, hottest, invalidated, read_shared, transfers, between] =
-            Self::default().named().map(|(name, _)| count(name));
+        let [
+            instructions,
+            locked,
+            shared_lines,
+            shared_writes,
+            hottest,
+            invalidated,
+            read_shared,
+            transfers,
+            between,
+        ] = Self::default().named().map(|(name, _)| count(name));
         Some(Self {
             instructions: instructions?,
             locked: locked?,

@@ -14,6 +14,9 @@ use crate::taking_turns::{TURNS, Visits};
 /// What is predicted: both begin with finding the device.
 const PREDICTED: [Operation; 2] = [Operation::Read, Operation::GetPut];
 
+/// Fewer transfers than these are what happens once in a while.
+const MOVES: f64 = 0.1;
+
 pub(crate) const PICTURE: &str = "scaling.svg";
 
 /// The instructions of all strategies, one table.
@@ -24,7 +27,9 @@ pub(crate) fn instructions(known: &Known) -> String {
         .iter()
         .map(|strategy| {
             let count = |operation| {
-                known.instructions(strategy.name, operation).map_or(String::new(), |count| format!("{count:.0}"))
+                known
+                    .instructions(strategy.name, operation)
+                    .map_or(String::new(), |count| format!("{count:.0}"))
             };
             [strategy.name.to_owned()].into_iter().chain(Operation::ALL.map(count)).collect()
         })
@@ -43,7 +48,7 @@ pub(crate) fn instructions(known: &Known) -> String {
 pub(crate) fn scaling(known: &Known) -> Result<String, String> {
     let transfer = transfer_here(known)?;
     let mut text = format!("# More cores than here\n\n{}", introduction());
-    let _ = write!(text, "![Accesses a second against cores]({PICTURE})\n\n{}", ceilings(known)?);
+    let _ = write!(text, "![Accesses a second against cores]({PICTURE})\n\n{}", ceilings(known, transfer)?);
     let _ = write!(text, "## What was counted\n\n{}", counted(known));
     let _ = write!(text, "## What a transfer costs\n\n{}", costs(transfer));
     let _ = write!(text, "## Two cores: predicted and measured\n\n{}", check(known, transfer)?);
@@ -57,9 +62,9 @@ fn introduction() -> String {
          Made by\n`cargo bench --bench scaling` from `sharing.json`, `instructions.json` and `lock_strategies.json`; \
          nothing here is a\nmeasurement of a large machine.\n\n\
          The cores access {DEVICES} devices, each its own, so that nothing but the strategy is in their way. An access \
-         takes the time\n`L` that it takes alone, and `t` for each of the `k` lines that another core has had since. A \
-         line that every access\nwrites `h` times lets one access pass in `h t`; a lock that excludes lets one pass in the \
-         time it is held. So\n\n    accesses a second = min( cores / (L + k t),  1 / (h t)  or  1 / (time under the lock) )\n\n"
+         takes the time\n`L` that it takes alone, and `t` for each line that another core has had since: `k` lines with \
+         two cores; with more, of\nthe lines that others write nearly all. A line that every access writes `h` times lets \
+         one access pass in `h t`; a lock\nthat excludes lets one pass in the time it is held. So\n\n    accesses a second = min( cores / (L + k t),  1 / (h t)  or  1 / (time under the lock) )\n\n"
     )
 }
 
@@ -67,21 +72,25 @@ fn all(known: &Known, operation: Operation) -> Result<Vec<Accessed>, String> {
     strategies().iter().map(|strategy| Accessed::of(known, strategy.name, operation)).collect()
 }
 
-fn ceilings(known: &Known) -> Result<String, String> {
+fn ceilings(known: &Known, transfer: f64) -> Result<String, String> {
     let mut text = String::new();
     for operation in PREDICTED {
         let rows: Vec<Vec<String>> = all(known, operation)?
             .iter()
             .map(|accessed| {
-                let measured = |cores: f64, time: Option<f64>| {
-                    time.map_or(String::new(), |time| millions(cores / time))
-                };
+                let measured =
+                    |cores: f64, time: Option<f64>| time.map_or(String::new(), |time| millions(cores / time));
+                let doubt = if accessed.is_doubtful(transfer) { " ‡" } else { "" };
                 let mut row = vec![
-                    accessed.strategy.to_owned(),
+                    format!("{}{doubt}", accessed.strategy),
                     measured(1.0, Some(accessed.alone)),
                     measured(2.0, accessed.two),
                 ];
-                row.extend(LARGE.iter().map(|large| range(accessed, large.cores, large.transfer.low, large.transfer.high)));
+                row.extend(
+                    LARGE
+                        .iter()
+                        .map(|large| range(accessed, large.cores, large.transfer.low, large.transfer.high)),
+                );
                 let (_, limit) = accessed.throughput(LARGE[1].cores, LARGE[1].transfer.middle());
                 row.push(if limit == Limit::Cores { "" } else { limit.words() }.to_owned());
                 row
@@ -91,9 +100,15 @@ fn ceilings(known: &Known) -> Result<String, String> {
             let (low, high) = (large.transfer.low, large.transfer.high);
             format!("{} cores, {} (t = {high} to {low} ns)", large.cores, large.what)
         });
-        let head = ["strategy", "1 core, measured", "2 cores, measured", &predicted[0], &predicted[1], "held up by"];
+        let head =
+            ["strategy", "1 core, measured", "2 cores, measured", &predicted[0], &predicted[1], "held up by"];
         let name = operation.name();
-        let _ = write!(text, "## At most: {name}, different devices\n\nMillions a second.\n\n{}\n", table(&head, &rows));
+        let _ = write!(
+            text,
+            "## At most: {name}, different devices\n\nMillions a second. ‡: with two cores the model is wrong by more than a \
+             factor of two.\n\n{}\n",
+            table(&head, &rows)
+        );
     }
     Ok(text)
 }
@@ -150,10 +165,16 @@ fn counted(known: &Known) -> String {
                 "h",
             ];
             let (name, visits) = (operation.name(), visits.name());
+            let name = capitalised(name);
             let _ = write!(text, "### {name}, {visits}\n\n{}\n", table(&head, &rows));
         }
     }
     text
+}
+
+fn capitalised(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map_or(String::new(), |first| first.to_uppercase().chain(letters).collect())
 }
 
 /// Whole numbers as such.
@@ -163,8 +184,10 @@ fn short(count: f64) -> String {
 }
 
 fn costs(transfer: f64) -> String {
-    let rows: Vec<Vec<String>> =
-        MEASURED.iter().map(|(part, far, time)| [part, far, time].map(|cell| (*cell).to_owned()).into()).collect();
+    let rows: Vec<Vec<String>> = MEASURED
+        .iter()
+        .map(|(part, far, time)| [part, far, time].map(|cell| (*cell).to_owned()).into())
+        .collect();
     format!(
         "Published, nanoseconds until another core has the line:\n\n{}\nAll of them: N. Viennot and contributors, \
          *core-to-core-latency*, 2022 to 2023\n(<https://github.com/nviennot/core-to-core-latency>), compare-exchanges \
@@ -176,8 +199,37 @@ fn costs(transfer: f64) -> String {
     )
 }
 
+/// What sharing means for two cores, apart from the model.
+fn slowdowns(known: &Known) -> Result<String, String> {
+    let mut slower: [Vec<f64>; 2] = [Vec::new(), Vec::new()];
+    for operation in PREDICTED {
+        for accessed in all(known, operation)? {
+            if let Some(two) = accessed.two {
+                let moves = accessed.counts.transfers >= MOVES;
+                slower[usize::from(moves)].push(two / accessed.alone);
+            }
+        }
+    }
+    let [still, moving] = slower.map(|mut slower| {
+        slower.sort_by(f64::total_cmp);
+        let at = |place: usize| slower.get(place).copied().unwrap_or(f64::NAN);
+        format!(
+            "{:.1} to {:.1} times, median {:.1}",
+            at(0),
+            at(slower.len().saturating_sub(1)),
+            at(slower.len() / 2)
+        )
+    });
+    Ok(format!(
+        "An access with a second core beside it takes, to one alone: {still}, where k < {MOVES}; {moving}, where it is \
+         more.\n\n"
+    ))
+}
+
 fn check(known: &Known, transfer: f64) -> Result<String, String> {
-    let mut text = format!("{}, t = {transfer:.1} ns; nanoseconds of an access on each core.\n\n", known.machine());
+    let mut text =
+        format!("{}, t = {transfer:.1} ns; nanoseconds of an access on each core.\n\n", known.machine());
+    text.push_str(&slowdowns(known)?);
     for operation in PREDICTED {
         let rows: Vec<Vec<String>> = all(known, operation)?
             .iter()
@@ -194,7 +246,7 @@ fn check(known: &Known, transfer: f64) -> Result<String, String> {
             })
             .collect();
         let head = ["strategy", "alone", "k", "predicted", "measured", "error"];
-        let _ = write!(text, "### {}\n\n{}\n", operation.name(), table(&head, &rows));
+        let _ = write!(text, "### {}\n\n{}\n", capitalised(operation.name()), table(&head, &rows));
     }
     Ok(text)
 }

@@ -30,7 +30,8 @@ pub(crate) fn write_json(name: &str, value: &Value) -> Result<(), String> {
 }
 
 pub(crate) fn read(name: &str) -> Result<Value, String> {
-    let text = fs::read_to_string(path(name)).map_err(|error| format!("docs/measurements/{name}: {error}"))?;
+    let text =
+        fs::read_to_string(path(name)).map_err(|error| format!("docs/measurements/{name}: {error}"))?;
     serde_json::from_str(&text).map_err(|error| format!("docs/measurements/{name}: {error}"))
 }
 
@@ -83,8 +84,11 @@ impl Known {
 pub(crate) fn sharing(counts: &[((Operation, Visits), Counts)]) -> Value {
     let mut of_operation: Map<String, Value> = Map::new();
     for ((operation, visits), counts) in counts {
-        let named: Map<String, Value> =
-            counts.named().into_iter().map(|(name, count)| (name.to_owned(), json!(rounded(count)))).collect();
+        let named: Map<String, Value> = counts
+            .named()
+            .into_iter()
+            .map(|(name, count)| (name.to_owned(), json!(rounded(count))))
+            .collect();
         let of = of_operation.entry(operation.name()).or_insert_with(|| json!({}));
         of[visits.name()] = named.into();
     }

@@ -7,7 +7,7 @@ use std::ops::Range;
 pub(crate) fn mapped() -> Option<String> {
     let maps = fs::read_to_string("/proc/self/maps").ok()?;
     let code = maps.lines().filter(|line| line.contains(" r-xp ") && line.contains(" /"));
-    Some(code.map(|line| format!("{line}\n")).collect())
+    Some(code.flat_map(|line| [line, "\n"]).collect())
 }
 
 /// The code of another process, by its addresses.
@@ -39,8 +39,9 @@ impl Code {
     }
 }
 
-fn locks(instruction: &[u8]) -> bool {
-    let is_prefix = |byte: &&u8| matches!(**byte, 0x26 | 0x2e | 0x36 | 0x3e | 0x64..=0x67 | 0xf0 | 0xf2 | 0xf3);
+pub(crate) fn locks(instruction: &[u8]) -> bool {
+    let is_prefix =
+        |byte: &&u8| matches!(**byte, 0x26 | 0x2e | 0x36 | 0x3e | 0x64..=0x67 | 0xf0 | 0xf2 | 0xf3);
     let prefixes = instruction.iter().take_while(is_prefix).count();
     let (prefixes, rest) = instruction.split_at(prefixes);
     let rest = if matches!(rest.first(), Some(0x40..=0x4f)) { &rest[1..] } else { rest };

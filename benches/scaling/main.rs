@@ -26,7 +26,6 @@ mod operations;
 mod picture;
 mod published;
 mod repeating;
-#[expect(dead_code, reason = "some of it is for the workloads")]
 #[path = "../lock_strategies/strategies/mod.rs"]
 mod strategies;
 #[expect(dead_code, reason = "some of it is for the workloads")]
@@ -51,9 +50,17 @@ fn main() -> Result<(), String> {
         ["--trace", strategy] => taking_turns::run(strategy),
         ["--count"] if !valgrind::is_installed() => Err("valgrind is not installed".to_owned()),
         ["--count"] => count().and_then(|()| write()),
+        ["--test"] => smoke(),
         [] => write(),
-        _ => Err(format!("unknown: {arguments:?} (known: --count)")),
+        _ => Err(format!("unknown: {arguments:?} (known: --count, --test)")),
     }
+}
+
+/// Runs everything that is counted, uncounted and once or twice: does it work?
+fn smoke() -> Result<(), String> {
+    strategies::known().iter().try_for_each(|strategy| {
+        Operation::ALL.iter().try_for_each(|operation| repeating::run(strategy.name, operation.name(), "2"))
+    })
 }
 
 /// Counts instructions and shared lines of every strategy.

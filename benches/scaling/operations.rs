@@ -54,7 +54,9 @@ impl<S: Strategy> Filled<S> {
                 strategy.assign(&guest, *at, *at, || ()).expect("unused");
             }
         }
-        addresses.iter().for_each(|at| strategy.prepare_plain(*at));
+        for at in &addresses {
+            strategy.prepare_plain(*at);
+        }
         Arc::new(Self { strategy, guest, addresses })
     }
 

@@ -1,7 +1,7 @@
 //! The picture: accesses a second against cores, a line for each strategy.
 
 use crate::files::Known;
-use crate::model::{Accessed, DEVICES};
+use crate::model::{Accessed, DEVICES, transfer_here};
 use crate::operations::Operation;
 use crate::published::LARGE;
 use crate::strategies::{Known as Strategy, Pcidevs, known as strategies};
@@ -23,6 +23,7 @@ struct Line {
     color: &'static str,
     width: f64,
     dashed: bool,
+    doubtful: bool,
     points: Vec<(f64, [f64; 3])>,
 }
 
@@ -45,16 +46,24 @@ impl Line {
         } else {
             ("#6b7280", 1.4)
         };
-        Ok(Self { name: strategy.name, color, width, dashed: !kept, points })
+        let doubtful = accessed.is_doubtful(transfer_here(known)?);
+        Ok(Self { name: strategy.name, color, width, dashed: !kept, doubtful, points })
     }
 
     fn label(&self) -> String {
-        if self.dashed { format!("{} †", self.name) } else { self.name.to_owned() }
+        let mark = match (self.dashed, self.doubtful) {
+            (false, false) => "",
+            (true, false) => " †",
+            (false, true) => " ‡",
+            (true, true) => " † ‡",
+        };
+        format!("{}{mark}", self.name)
     }
 }
 
 pub(crate) fn draw(known: &Known) -> Result<String, String> {
-    let lines: Result<Vec<Line>, String> = strategies().iter().map(|strategy| Line::of(known, strategy)).collect();
+    let lines: Result<Vec<Line>, String> =
+        strategies().iter().map(|strategy| Line::of(known, strategy)).collect();
     let mut lines = lines?;
     // Ours last, on top.
     lines.sort_by_key(|line| line.name == Pcidevs::NAME);
@@ -83,11 +92,12 @@ pub(crate) fn draw(known: &Known) -> Result<String, String> {
             svg.marker(if modelled { 3 } else { 0 }, *point, line.color, line.width + 1.2);
         }
     }
-    label(&mut svg, &axis, &lines);
+    label(&mut svg, &axis, &across, &lines);
     let notes = [
         "Filled: measured. Hollow: modelled from the lines two threads share, and what a line's transfer costs by \
          published measurements; bars: from its worst to its best.",
-        "† and dashed: breaks a promise of the removal. Blue: keeps all promises.",
+        "† and dashed: breaks a promise of the removal. Blue: keeps all promises. ‡: with two cores the model is wrong by \
+         more than a factor of two.",
     ];
     for (row, note) in notes.iter().enumerate() {
         svg.text(20.0, BOTTOM + 64.0 + 17.0 * row as f64, note, Style::faint(Anchor::Start));
@@ -98,7 +108,7 @@ pub(crate) fn draw(known: &Known) -> Result<String, String> {
 fn scales(svg: &mut Svg, axis: &LogAxis, across: &LogAxis) {
     for tick in axis.ticks() {
         svg.line((LEFT, axis.at(tick)), (RIGHT, axis.at(tick)), GRID, 1.0);
-        svg.text(LEFT - 8.0, axis.at(tick) + 4.0, &tick_label(tick), Style::faint(Anchor::End));
+        svg.text(LEFT - 8.0, axis.at(tick) + 4.0, &rate(tick), Style::faint(Anchor::End));
     }
     svg.text(20.0, TOP - 14.0, "accesses a second, all cores together", Style::plain(Anchor::Start));
     for cores in [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0] {
@@ -106,11 +116,16 @@ fn scales(svg: &mut Svg, axis: &LogAxis, across: &LogAxis) {
         svg.line((x, BOTTOM), (x, BOTTOM + 5.0), FAINT, 1.0);
         svg.text(x, BOTTOM + 19.0, &tick_label(cores), Style::faint(Anchor::Middle));
     }
-    svg.text((LEFT + RIGHT) / 2.0, BOTTOM + 40.0, "cores", Style::plain(Anchor::Middle));
+    svg.text(f64::midpoint(LEFT, RIGHT), BOTTOM + 40.0, "cores", Style::plain(Anchor::Middle));
+}
+
+/// Accesses a second.
+fn rate(tick: f64) -> String {
+    if tick >= 1e9 { format!("{} G", tick / 1e9) } else { tick_label(tick) }
 }
 
 /// Each line's name beside its end, moved up or down where it would cover another.
-fn label(svg: &mut Svg, axis: &LogAxis, lines: &[Line]) {
+fn label(svg: &mut Svg, axis: &LogAxis, across: &LogAxis, lines: &[Line]) {
     let end = |line: &Line| line.points.last().map_or(BOTTOM, |(_, figures)| axis.at(figures[1]));
     let mut lines: Vec<&Line> = lines.iter().collect();
     lines.sort_by(|one, other| end(one).total_cmp(&end(other)));
@@ -124,8 +139,9 @@ fn label(svg: &mut Svg, axis: &LogAxis, lines: &[Line]) {
         lowest = *place - APART;
     }
     for (line, y) in lines.iter().zip(places) {
-        svg.path(&[(RIGHT - 8.0, end(line)), (RIGHT + 14.0, y)], line.color, 0.7, false);
-        let style = Style { color: line.color, bold: line.name == Pcidevs::NAME, ..Style::plain(Anchor::Start) };
+        svg.path(&[(across.at(256.0) + 5.0, end(line)), (RIGHT + 14.0, y)], line.color, 0.7, false);
+        let style =
+            Style { color: line.color, bold: line.name == Pcidevs::NAME, ..Style::plain(Anchor::Start) };
         svg.text(RIGHT + 18.0, y + 4.0, &line.label(), style);
     }
 }

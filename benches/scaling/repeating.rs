@@ -11,12 +11,12 @@ use crate::strategy::Strategy;
 pub(crate) const DEVICES: usize = 4096;
 
 /// Each device is visited as often as every other.
-const TIMES: u64 = DEVICES as u64;
+const TIMES: usize = DEVICES;
 
 /// Visits devices in random order, or only the loop around that.
 struct Repeating {
     operation: Option<Operation>,
-    times: u64,
+    times: usize,
 }
 
 impl WithStrategy for Repeating {
@@ -25,7 +25,7 @@ impl WithStrategy for Repeating {
         let filled = Filled::<S>::of(DEVICES, &operations);
         let order = random_order(&filled.addresses);
         // One loop for each operation: nothing is chosen within it.
-        let turns = (0..self.times).map(|turn| order[black_box(turn as usize % DEVICES)]);
+        let turns = (0..self.times).map(|turn| order[black_box(turn % DEVICES)]);
         match self.operation {
             None => turns.for_each(|at| {
                 black_box(at);

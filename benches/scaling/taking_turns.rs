@@ -48,9 +48,7 @@ impl Visits {
     /// As the benchmark of the strategies deals them out.
     fn order(self, thread: usize, all: &[Sbdf]) -> Vec<Sbdf> {
         match self {
-            Self::Different => {
-                random_order(&all.iter().skip(thread).step_by(2).copied().collect::<Vec<_>>())
-            }
+            Self::Different => random_order(&all.iter().skip(thread).step_by(2).copied().collect::<Vec<_>>()),
             Self::Same => vec![all[all.len() / 2]; WARM_UP + TURNS],
         }
     }
@@ -70,7 +68,10 @@ const END: usize = Operation::ALL.len() * Visits::ALL.len() * 2;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mark {
     /// A turn of this thread begins, of the kind with this number.
-    Begin { kind: usize, thread: usize },
+    Begin {
+        kind: usize,
+        thread: usize,
+    },
     End,
 }
 

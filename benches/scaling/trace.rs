@@ -17,7 +17,8 @@ pub(crate) fn of(strategy: &str) -> Result<Vec<Turns>, String> {
         .spawn()
         .map_err(|error| format!("valgrind does not run: {error}"))?;
     let (stdin, stdout, stderr) = (program.stdin.take(), program.stdout.take(), program.stderr.take());
-    let (mut stdin, stdout, stderr) = (stdin.ok_or("stdin")?, stdout.ok_or("stdout")?, stderr.ok_or("stderr")?);
+    let (mut stdin, stdout, stderr) =
+        (stdin.ok_or("stdin")?, stdout.ok_or("stdout")?, stderr.ok_or("stderr")?);
     // What it does before it begins is in the trace as well and must be taken, or it would wait for that.
     let (sender, receiver) = std::sync::mpsc::channel();
     let said = std::thread::spawn(move || {
@@ -46,7 +47,11 @@ pub(crate) fn of(strategy: &str) -> Result<Vec<Turns>, String> {
     }
     let understood = said.join().unwrap_or(false);
     let ended = program.wait().map_err(|error| format!("valgrind did not end: {error}"))?;
-    if understood && ended.success() { Ok(reading.turns) } else { Err(format!("{strategy} could not be traced")) }
+    if understood && ended.success() {
+        Ok(reading.turns)
+    } else {
+        Err(format!("{strategy} could not be traced"))
+    }
 }
 
 /// One line of the trace.
@@ -82,7 +87,9 @@ struct Reading {
 impl Reading {
     fn take(&mut self, entry: &Entry, marks: u64, code: &Code) {
         match entry {
-            Entry::Data { address, access: Access::Write, .. } if (marks..marks + MARKS as u64).contains(address) => {
+            Entry::Data { address, access: Access::Write, .. }
+                if (marks..marks + MARKS as u64).contains(address) =>
+            {
                 let mark = usize::try_from(address - marks).map(Mark::at);
                 self.now = match mark {
                     Ok(Mark::Begin { kind, thread }) => {
