@@ -18,6 +18,7 @@
 //! | `refcount` | the reference protocol: knows addresses, not PCI |
 //! | `registry` | owners, lists, guests, add, remove, moves: safe code on the protocol |
 //! | [`lifecycle`] | transitions: lists of steps on a platform, undone when one fails |
+//! | [`vpci`] | the configuration space that an owner sees |
 //! | `topology` (`std`) | reading machines |
 #![cfg_attr(not(feature = "std"), no_std)]
 #![deny(unsafe_code)]
@@ -37,6 +38,7 @@ pub mod sync;
 #[cfg(feature = "std")]
 pub mod topology;
 mod transition;
+pub mod vpci;
 
 pub use address::Sbdf;
 pub use errno::Errno;
@@ -44,13 +46,13 @@ pub use memory::NoMemory;
 pub use owner::{DomainId, Owner};
 pub use refcount::{Busy, Holder, OnGone, WouldDeadlock};
 pub use registry::*;
-#[cfg(any(feature = "std", loom))]
+#[cfg(any(feature = "std", loom, shuttle))]
 pub use sync::DefaultLock;
 pub use sync::RawLock;
 pub use transition::Transition;
 
-/// What the loom models reach besides the public API.
-#[cfg(loom)]
+/// What the models reach besides the public API.
+#[cfg(any(loom, shuttle))]
 pub mod modelled {
     pub use crate::memory::Shared;
 }

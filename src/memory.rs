@@ -4,7 +4,7 @@
 //! and every allocation can fail with [`NoMemory`]. Stable Rust offers that for vectors (`try_reserve`) only;
 //! this module adds the shapes the core needs beside them: a box, a shared pointer, and a short list ([`Few`]).
 #![allow(unsafe_code)]
-#![cfg_attr(not(loom), expect(unreachable_pub, reason = "public for the models"))]
+#![cfg_attr(not(any(loom, shuttle)), expect(unreachable_pub, reason = "public for the models"))]
 
 mod few;
 

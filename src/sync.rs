@@ -1,8 +1,10 @@
-//! The one place that names loom, `parking_lot` and core's atomics.
+//! The one place that names loom, shuttle, `parking_lot` and core's atomics.
 //!
 //! Everything above imports its atomics, cells and locks from here, so that one `--cfg loom` turns the shipped
 //! protocol into the checked one. What loom does not model is named where it matters: it has no mixed-size
 //! accesses, its `SeqCst` is weaker than the language's, and it keeps seven stores of history per atomic.
+//! `--cfg shuttle` does the same for whole lives, which are too long to explore: shuttle runs schedules at random,
+//! takes every ordering for `SeqCst`, and does not look into cells.
 //!
 //! Locks are the embedder's: [`RawLock`] is ours and small, because features unify across a build and a `cfg`
 //! could never choose between `parking_lot` and a hypervisor's own lock. Under `std` a [`DefaultLock`] exists.
@@ -15,7 +17,7 @@ compile_error!(
 
 #[cfg(not(loom))]
 mod cell;
-#[cfg(any(feature = "std", loom))]
+#[cfg(any(feature = "std", loom, shuttle))]
 mod default_lock;
 mod lock;
 pub(crate) mod site;
@@ -24,17 +26,17 @@ mod wait;
 pub use lock::{Lock, RawLock};
 pub use wait::{WAIT_BUCKETS, WaitBucket, WaitTable, Waiter};
 
-#[cfg(any(feature = "std", loom))]
+#[cfg(any(feature = "std", loom, shuttle))]
 pub use default_lock::DefaultLock;
 
 /// A public type over the embedder's lock `L`, which has a default where a default lock exists.
 macro_rules! with_default_lock {
     ($(#[$meta:meta])* pub struct $name:ident<$($parameter:tt),+; L> $($fields:tt)*) => {
-        #[cfg(any(feature = "std", loom))]
+        #[cfg(any(feature = "std", loom, shuttle))]
         $(#[$meta])*
         pub struct $name<$($parameter),+, L: $crate::RawLock = $crate::DefaultLock> $($fields)*
 
-        #[cfg(not(any(feature = "std", loom)))]
+        #[cfg(not(any(feature = "std", loom, shuttle)))]
         $(#[$meta])*
         pub struct $name<$($parameter),+, L: $crate::RawLock> $($fields)*
     };
@@ -107,19 +109,29 @@ impl AtOnce {
 }
 
 /// Atomics that no interleaving is decided by: a thread's own mark, or a value some lock protects. loom would
-/// explore every access to them for nothing.
+/// explore every access to them for nothing. shuttle explores nothing, so it may as well switch threads there.
 pub(crate) mod unexplored {
+    #[cfg(not(shuttle))]
     pub(crate) use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize};
+    #[cfg(shuttle)]
+    pub(crate) use shuttle::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize};
 }
 
 #[cfg(not(loom))]
-pub(crate) use {
-    cell::{MutPtr, UnsafeCell},
-    core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, fence},
+pub(crate) use cell::{MutPtr, UnsafeCell};
+
+#[cfg(not(any(loom, shuttle)))]
+pub(crate) use core::sync::atomic::{
+    AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, fence,
 };
 
 #[cfg(loom)]
 pub(crate) use loom::{
     cell::{MutPtr, UnsafeCell},
     sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, fence},
+};
+
+#[cfg(shuttle)]
+pub(crate) use shuttle::sync::atomic::{
+    AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, fence,
 };

@@ -28,6 +28,8 @@ pub enum Transition {
     Reset,
     /// Made usable again after a step that could not be undone.
     Repair,
+    /// Its guest is asked to let it go.
+    Unplug,
     /// Its MSI-X table is being prepared or released.
     Interrupts,
 }
@@ -47,6 +49,7 @@ impl Transition {
             Self::Reattach => "reattach",
             Self::Reset => "reset",
             Self::Repair => "repair",
+            Self::Unplug => "unplug",
             Self::Interrupts => "interrupts",
         }
     }

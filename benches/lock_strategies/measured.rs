@@ -100,7 +100,7 @@ impl Measured {
         }
         let threads: Vec<usize> = candidates.iter().map(|candidate| candidate.threads).collect();
         let mut results = Results::default();
-        results.measure(title, &candidates, effort);
+        results.measure(&format!("{workload}, {title}"), &candidates, effort);
         let (_, series) = results.groups.remove(0);
         for ((name, series), threads) in series.into_iter().zip(threads) {
             let (column, name) = name.split_once(SEPARATOR).unwrap_or((&name, ""));

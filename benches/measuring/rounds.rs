@@ -129,7 +129,8 @@ impl<'a> Candidate<'a> {
         }
         let start = Instant::now();
         let (mut chunks, mut time) = (Vec::with_capacity(4096), Duration::ZERO);
-        while time < effort.turn && start.elapsed() < 4 * effort.turn {
+        // One at least: this thread may have been away for as long as all may take.
+        while chunks.is_empty() || time < effort.turn && start.elapsed() < 4 * effort.turn {
             let took = (self.run)(thread, chunk);
             chunks.push(nanoseconds(took) / chunk as f64);
             time += took;

@@ -6,7 +6,6 @@
 
 use core::ops::Deref;
 
-use loom::sync::atomic::{AtomicUsize, Ordering};
 use pcidevs::platform::{
     Binding, Claimed, Facts, GroupId, HookError, Platform, Refusal, Request, ResetKind, ResetScope,
     Simulated, Switch, Width,
@@ -14,10 +13,12 @@ use pcidevs::platform::{
 use pcidevs::{DomainId, Owner, Sbdf, Transition};
 
 use crate::Device;
+use crate::checker::sync::atomic::{AtomicUsize, Ordering};
 
-/// A machine of two functions.
+/// A machine of a few functions.
 pub struct Hardware {
     machine: Simulated<Device>,
+    /// Two, since the models for loom have two. Wherever it is touched, shuttle may switch threads.
     functions: [AtomicUsize; 2],
 }
 

@@ -3,35 +3,36 @@
 //! The models themselves are in `tests/`, one file for one part of the contract, one test for one race, named
 //! after its id (`l14_…`). They drive the public API, so what is explored is the shipped code: the word, the
 //! slots, the lists and the moves. `mutants` weakens that code site by site and expects a model to notice.
-#![cfg(loom)]
+//!
+//! loom explores a few threads that do little (`cargo loom`); shuttle runs a stated number of schedules of what is too
+//! long for that (`cargo shuttle`): whole lives, in `tests/lives.rs` and `tests/neighbours.rs`.
+#![cfg(any(loom, shuttle))]
 
+#[cfg(shuttle)]
+pub mod deeds;
+#[cfg(loom)]
+mod exploration;
 pub mod hardware;
 pub mod machine;
+#[cfg(shuttle)]
+mod schedules;
+mod settled;
+#[cfg(shuttle)]
+pub mod world;
+
+#[cfg(loom)]
+pub use exploration::{Unlocked, explore};
+#[cfg(loom)]
+pub use loom as checker;
+#[cfg(shuttle)]
+pub use schedules::schedule;
+#[cfg(shuttle)]
+pub use shuttle as checker;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use loom::cell::UnsafeCell;
 use pcidevs::{DomainId, Registry, Sbdf};
-
-/// Explores every interleaving of `model`, with at most `preemptions` of them forced where a bound is named.
-///
-/// `LOOM_MAX_PREEMPTIONS` lowers the bound, for a quick look.
-pub fn explore(preemptions: Option<usize>, model: impl Fn() + Sync + Send + 'static) {
-    let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = match (builder.preemption_bound, preemptions) {
-        (Some(asked), Some(named)) => Some(asked.min(named)),
-        (asked, named) => asked.or(named),
-    };
-    builder.max_branches = 100_000;
-    let executions = Arc::new(AtomicUsize::new(0));
-    let counted = Arc::clone(&executions);
-    builder.check(move || {
-        counted.fetch_add(1, Ordering::Relaxed);
-        model();
-    });
-    println!("{} executions", executions.load(Ordering::Relaxed));
-}
 
 /// What a model's devices are made of: it counts its destructor's runs.
 ///
@@ -52,7 +53,10 @@ impl Drop for Device {
 
 /// How often the devices made with it were destroyed.
 #[derive(Clone, Default)]
-pub struct Destroyed(Arc<AtomicUsize>);
+pub struct Destroyed {
+    destroyed: Arc<AtomicUsize>,
+    made: Arc<AtomicUsize>,
+}
 
 impl Destroyed {
     /// None so far.
@@ -62,38 +66,18 @@ impl Destroyed {
 
     /// A device that reports to this counter.
     pub fn device(&self, register: u32) -> Device {
-        Device { destroyed: Arc::clone(&self.0), register }
+        self.made.fetch_add(1, Ordering::Relaxed);
+        Device { destroyed: Arc::clone(&self.destroyed), register }
     }
 
     /// How many were destroyed.
     pub fn count(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-/// Memory of the embedder's that no lock of ours protects: only the order of references does. loom reports a
-/// race if that order does not hold.
-pub struct Unlocked(UnsafeCell<u32>);
-
-// SAFETY: none, on purpose: loom checks every access.
-unsafe impl Sync for Unlocked {}
-// SAFETY: as above.
-unsafe impl Send for Unlocked {}
-
-impl Unlocked {
-    /// Memory that holds this.
-    pub fn new(value: u32) -> Self {
-        Self(UnsafeCell::new(value))
+        self.destroyed.load(Ordering::Relaxed)
     }
 
-    /// Writes it.
-    pub fn set(&self, value: u32) {
-        self.0.with_mut(|place| unsafe { *place = value });
-    }
-
-    /// Reads it.
-    pub fn get(&self) -> u32 {
-        self.0.with(|place| unsafe { *place })
+    /// How many were made.
+    pub fn made(&self) -> usize {
+        self.made.load(Ordering::Relaxed)
     }
 }
 

@@ -8,12 +8,13 @@ use std::sync::{Arc, Mutex};
 
 use pcidevs::lifecycle::{AddDeviceError, Added, DeviceInfo, Lifecycle};
 use pcidevs::platform::{
-    Attachment, AttachmentKind, Claimed, ConfigBytes, Dma, Entry, Hook, HookError, Platform, Width,
+    Attachment, AttachmentKind, Claimed, ConfigBytes, Dma, Hook, HookError, Platform, Width,
 };
 use pcidevs::{Owner, Sbdf, platform};
 
 use crate::hardware::Hardware;
-use crate::{Destroyed, Device, GUEST, ONE, OTHER, TWO};
+pub use crate::settled::{settled, settled_at};
+use crate::{Destroyed, Device, GUEST, OTHER};
 
 /// The life cycle of the models' devices.
 pub type Machine = Lifecycle<Hardware>;
@@ -78,50 +79,6 @@ pub fn add_vf(
 /// Whose the device is; `None` if none is known.
 pub fn owner(machine: &Machine, at: Sbdf) -> Option<Owner> {
     machine.lock(at).ok().map(|device| device.owner())
-}
-
-/// What must hold of every device when no operation is under way, whatever has happened before:
-///
-/// - it is on exactly one list, its owner's; what is not known is on none;
-/// - its uses are the named ones and the unnamed ones, and a guest's device is used by its assignment;
-/// - the IOMMU sends its requests to its owner, or blocks them, and nothing waits to be flushed;
-/// - at an address without a device the IOMMU has nothing.
-pub fn settled(machine: &Machine) {
-    let owners = [
-        Owner::Unowned,
-        Owner::Host,
-        Owner::Quarantine,
-        Owner::Hidden,
-        Owner::Guest(GUEST),
-        Owner::Guest(OTHER),
-    ];
-    for at in [ONE, TWO] {
-        let listed: Vec<_> = owners
-            .into_iter()
-            .filter(|owner| {
-                let devices = machine.devices_of(*owner).expect("memory");
-                devices.is_some_and(|devices| devices.iter().any(|device| device.address() == at))
-            })
-            .collect();
-        let entry = machine.platform().entry(at);
-        let Some(owner) = owner(machine, at) else {
-            assert_eq!(listed, [], "{at} is not known");
-            assert_eq!(entry, Entry::Absent, "{at} is not known");
-            continue;
-        };
-        assert_eq!(listed, [owner], "lists with {at}");
-        let status = machine.status(at).expect("known");
-        if status.broken.is_none() {
-            let expected = match owner {
-                Owner::Unowned => Entry::Absent,
-                Owner::Quarantine | Owner::Hidden => Entry::Blocked,
-                owner => Entry::Attached(owner),
-            };
-            assert_eq!(entry, expected, "{at} is with {owner}");
-        }
-        assert_eq!(machine.platform().cached_entry(at), None, "{at}");
-        assert!(!machine.lock(at).expect("known").is_claimed(), "{at} is left claimed");
-    }
 }
 
 /// The hooks called from the `from`-th recorded call on that touch the hardware of the device, or its entries.

@@ -20,7 +20,9 @@ fn l13_begin_removal_and_cancel_and_get() {
         assert!(registry.get(ONE).is_none(), "refused while it is pending");
         ticket.cancel().expect("nobody reported it gone");
         assert!(registry.get(ONE).is_some(), "and again afterwards");
-        getters.map(|getter| getter.join().unwrap());
+        for getter in getters {
+            getter.join().unwrap();
+        }
         registry.remove_device(ONE).expect("unused");
         assert_eq!(destroyed.count(), 1);
     });

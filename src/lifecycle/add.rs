@@ -13,11 +13,14 @@ use super::error::TransitionError;
 use super::event::Span;
 use super::group::{Group, GroupClaim, Key};
 use super::hand::{Newcomer, Work};
-use super::known::{Known, Read};
+use super::known::{Known, Read, addresses_behind};
+use super::requester::RequesterClaims;
 use super::steps;
+use super::topology::Topology;
 use super::transaction::{Transaction, ask, guarded};
 use super::transfer::Change;
 use crate::Sbdf;
+use crate::device::{BridgeKind, BusRange};
 use crate::memory::Shared;
 use crate::owner::Owner;
 use crate::platform::{Binding, Facts, Platform, Request};
@@ -84,12 +87,8 @@ impl<P: Platform> Prepared<P> {
     }
 }
 
-/// What the host sees of a device that entered, and its groups, still claimed; or why it did not, and what the host
-/// sees of it all the same.
-type Entrance<P> = Result<
-    (Binding<<P as Platform>::Data>, GroupClaims<P>),
-    (TransitionError, Binding<<P as Platform>::Data>),
->;
+/// What the host sees of a device that entered, and its groups, still claimed.
+type Entrance<P> = (Binding<<P as Platform>::Data>, GroupClaims<P>);
 
 impl<P: Platform> Lifecycle<P> {
     /// The host reports a device.
@@ -112,11 +111,21 @@ impl<P: Platform> Lifecycle<P> {
                     Err(error)
                 }
             },
-            Err(AddRefused::Exists(_)) => match self.add_again(address, info) {
-                Ok(()) => Ok(Added::Again(data)),
-                Err(reason) => Err(AddDeviceError { data, reason }),
-            },
-            Err(refused) => Err(AddDeviceError { data, reason: TransitionError::of_add(address, refused) }),
+            Err(AddRefused::Exists(_)) => {
+                let owner = || self.lock(address).ok().map(|device| device.owner());
+                let before = owner();
+                let again = self.add_again(address, info);
+                span.report(address, before, owner(), again.as_ref().err());
+                match again {
+                    Ok(()) => Ok(Added::Again(data)),
+                    Err(reason) => Err(AddDeviceError { data, reason }),
+                }
+            }
+            Err(refused) => {
+                let reason = TransitionError::of_add(address, refused);
+                span.report(address, None, Some(Owner::Host), Some(&reason));
+                Err(AddDeviceError { data, reason })
+            }
         }
     }
 
@@ -132,22 +141,19 @@ impl<P: Platform> Lifecycle<P> {
             Ok(prepared) => prepared,
             Err(reason) => return Err(AddDeviceError { data, reason }),
         };
-        let newcomer = Newcomer { address, data: RefCell::new(data) };
+        let newcomer = Newcomer { address, data: RefCell::new(data), left: RefCell::default() };
+        let mut incoming = Incoming { newcomer: &newcomer, parts: Some((prepared, entered)) };
+        let came = self.enter(&incoming);
+        let parts = if came.is_ok() { incoming.parts.take() } else { None };
+        drop(incoming);
+        let data = newcomer.data.into_inner();
         // The groups stay claimed until the device is seen in them.
-        let (view, _groups) = match self.enter(&newcomer, &prepared.known) {
-            Ok(entered) => entered,
-            Err((reason, view)) => {
-                // From here on nothing of it is counted among the users of its IDs.
-                drop(entered);
-                let is_undone =
-                    !matches!(&reason, TransitionError::Failed(failure) if !failure.undo.is_empty());
-                if !is_undone || view.is_some() {
-                    self.leave_stray(prepared.departure, address, view);
-                }
-                return Err(AddDeviceError { data: newcomer.data.into_inner(), reason });
-            }
+        let ((view, _groups), (prepared, entered)) = match (came, parts) {
+            (Ok(came), Some(parts)) => (came, parts),
+            (Ok(_), None) => unreachable!("nobody else takes the parts"),
+            (Err(reason), _) => return Err(AddDeviceError { data, reason }),
         };
-        let mut device = prepared.with_data(newcomer.data.into_inner());
+        let mut device = prepared.with_data(data);
         device.bound = Bound::seen(view);
         span.report(address, None, Some(Owner::Host), None);
         self.publish(device, arriving, entered);
@@ -163,12 +169,7 @@ impl<P: Platform> Lifecycle<P> {
     ) {
         self.remember(entered.address, &device.known);
         arriving.publish(device, Afterwards::Kept);
-        // Whoever reports a bridge or a physical function gone looks for its dependants after that. Either it finds
-        // this device, which is known by now, or this finds it gone.
-        let orphaned = self.registry().lock(entered.address).is_ok_and(|device| {
-            let links = [&device.links.bridge, &device.links.pf];
-            links.into_iter().flatten().any(Link::<P>::is_gone) && !weakened(Site::PublishChecksLinks)
-        });
+        let orphaned = self.is_orphaned(entered.address);
         let address = entered.keep();
         if orphaned {
             // Somebody else may have seen it first.
@@ -176,25 +177,28 @@ impl<P: Platform> Lifecycle<P> {
         }
     }
 
-    /// The steps that make a device the host's. With the error comes what the host sees and could not be undone.
-    fn enter(&self, newcomer: &Newcomer<P::Data>, known: &Shared<Known<P::Lock>>) -> Entrance<P> {
-        let mut work = [Work::new(newcomer, known.clone(), Bound::default(), Owner::Unowned, Owner::Host)];
-        let checked = self.keep_shared(&mut work).and_then(|groups| {
-            self.check_separable(&work, steps::ENTER)?;
-            self.check_groups(&work, &groups, steps::ENTER, Owner::Host)?;
-            Ok(groups)
-        });
-        let groups = checked.map_err(|error| (error, None))?;
-        let transaction = Transaction::new(self.platform(), steps::ENTER, &mut work);
-        let mut transaction = transaction.map_err(|error| (error.into(), None))?;
-        match transaction.run() {
-            Ok(()) => Ok((transaction.work.first_mut().and_then(|work| work.view.take()), groups)),
-            Err(error) => {
-                transaction.roll_back();
-                let error = transaction.explain(error);
-                Err((error, transaction.work.first_mut().and_then(|work| work.view.take())))
-            }
-        }
+    /// Whether what a device depends on is gone, and the device is not: somebody who has just opened it asks.
+    ///
+    /// Whoever reports a bridge or a physical function gone looks for its dependants after that. Either it finds the
+    /// device, which is known by now, or this finds it gone.
+    pub(super) fn is_orphaned(&self, address: Sbdf) -> bool {
+        self.registry().lock(address).is_ok_and(|device| {
+            let links = [&device.links.bridge, &device.links.pf];
+            links.into_iter().flatten().any(Link::<P>::is_gone) && !weakened(Site::PublishChecksLinks)
+        })
+    }
+
+    /// The steps that make a device the host's. What could not be undone of them is left with the newcomer.
+    fn enter(&self, incoming: &Incoming<'_, '_, P>) -> Result<Entrance<P>, TransitionError> {
+        let Some((prepared, _)) = &incoming.parts else { unreachable!("nobody else takes the parts") };
+        let (newcomer, known) = (incoming.newcomer, prepared.known.clone());
+        let mut work = [Work::new(newcomer, known, Bound::default(), Owner::Unowned, Owner::Host)];
+        let groups = self.keep_shared(&mut work)?;
+        self.check_separable(&work, steps::ENTER)?;
+        self.check_groups(&work, &groups, steps::ENTER, Owner::Host)?;
+        let mut transaction = Transaction::new(self.platform(), steps::ENTER, &mut work)?;
+        transaction.run_or_undo(|| Ok(()))?;
+        Ok((transaction.work.first_mut().and_then(|work| work.view.take()), groups))
     }
 
     /// Checks a new device and makes everything it needs, but publishes nothing.
@@ -208,11 +212,13 @@ impl<P: Platform> Lifecycle<P> {
         let facts = guarded(|| self.platform().facts(address))
             .map_err(|error| TransitionError::failed(address, "ask for facts", error))?;
         let read = ask(address, || Read::new(self.platform(), address, &facts))??;
-        let (links, inherited) = self.link(address, info)?;
-        let mut entered = Entered { lifecycle: self, address, group: None, known: None };
+        let above = self.topology().come(address)?;
+        let mut entered = Entered { lifecycle: self, address, group: None, known: None, claims: None };
+        let (links, inherited) = self.link(address, above, info)?;
         let known = {
             let mut topology = self.topology();
             topology.add(address, read.behind)?;
+            self.check_nobody_behind(address, read.behind, &topology)?;
             let upstream = topology.upstream(address)?;
             drop(topology);
             let group = self.group_for(&facts, upstream.map(crate::device::MappingBridge::alias))?;
@@ -222,7 +228,7 @@ impl<P: Platform> Lifecycle<P> {
             }
             Shared::try_new(read.complete(address, &facts, &self.topology(), group)?)?
         };
-        self.make_entries(&known)?;
+        entered.claims = Some(self.make_entries(address, &known)?);
         entered.known = Some(known.clone());
         if let Some(kept) = known.requesters.iter().find(|id| departure::is_kept(self, **id)) {
             return Err(TransitionError::Busy(*kept, Busy::because(Holder::DmaTeardown)));
@@ -234,7 +240,12 @@ impl<P: Platform> Lifecycle<P> {
     }
 
     /// Takes the uses of what a device depends on. Also whether it inherits "extended function".
-    fn link(&self, address: Sbdf, info: DeviceInfo) -> Result<(Links<P>, bool), TransitionError> {
+    fn link(
+        &self,
+        address: Sbdf,
+        above: Option<Sbdf>,
+        info: DeviceInfo,
+    ) -> Result<(Links<P>, bool), TransitionError> {
         let mut inherited = false;
         let pf = match info.physical_function {
             None => None,
@@ -245,7 +256,6 @@ impl<P: Platform> Lifecycle<P> {
                 Some(link)
             }
         };
-        let above = self.topology().parent(address);
         let bridge = match above {
             None => None,
             Some(bridge) => {
@@ -255,6 +265,29 @@ impl<P: Platform> Lifecycle<P> {
             }
         };
         Ok((Links { bridge, pf }, inherited))
+    }
+
+    /// Whether a new bridge comes before what is behind it. The devices there hold no use of it, and their requests
+    /// go out under names that it may change; they come and go for themselves, so it cannot mend that.
+    ///
+    /// The bridge has been entered: who comes from now on finds it above himself.
+    fn check_nobody_behind(
+        &self,
+        bridge: Sbdf,
+        behind: Option<(BridgeKind, BusRange)>,
+        topology: &Topology,
+    ) -> Result<(), TransitionError> {
+        // Buses behind a bridge are higher than its own; what says otherwise is no bridge that works.
+        let Some((_, range)) = behind.filter(|(_, range)| range.secondary > bridge.bus()) else {
+            return Ok(());
+        };
+        let Some((first, last)) = addresses_behind(bridge, range) else { return Ok(()) };
+        // First those on their way, and then those that have arrived.
+        let known = || self.registry().next_device(first).filter(|at| *at <= last);
+        match topology.comes_within((first, last)).or_else(known) {
+            Some(behind) => Err(TransitionError::BridgeTooLate { bridge, behind }),
+            None => Ok(()),
+        }
     }
 
     /// The platform's group, or, where it has none, that of the devices with the same alias.
@@ -316,16 +349,42 @@ impl<P: Platform> Lifecycle<P> {
         address: Sbdf,
         make: impl FnOnce() -> P::Data,
     ) -> Result<bool, TransitionError> {
+        let span = Span::begin(self, Transition::Add);
+        let to = Some(Owner::Unowned);
+        let refused = |error| {
+            span.report(address, None, to, Some(&error));
+            error
+        };
         let arriving = match self.registry().arrive_unowned(address) {
             Ok(arriving) => arriving,
             Err(AddRefused::Exists(_)) => return Ok(false),
             // Its removal is pending, and perhaps for long: it is known all the same.
             Err(AddRefused::Busy(_)) if self.lock(address).is_ok() => return Ok(false),
-            Err(refused) => return Err(TransitionError::of_add(address, refused)),
+            Err(error) => return Err(refused(TransitionError::of_add(address, error))),
         };
-        let (prepared, entered) = self.prepare(address, DeviceInfo::default(), Owner::Unowned)?;
+        let prepared = self.prepare(address, DeviceInfo::default(), Owner::Unowned);
+        let (prepared, entered) = prepared.map_err(refused)?;
+        span.report(address, None, to, None);
         self.publish(prepared.with_data(make()), arriving, entered);
         Ok(true)
+    }
+}
+
+/// A device on its way in. Dropping it leaves to `run_deferred` what could not be undone of it.
+struct Incoming<'n, 'a, P: Platform> {
+    newcomer: &'n Newcomer<P::Data>,
+    parts: Option<(Prepared<P>, Entered<'a, P>)>,
+}
+
+impl<P: Platform> Drop for Incoming<'_, '_, P> {
+    fn drop(&mut self) {
+        let (Some((prepared, entered)), Some(left)) = (self.parts.take(), self.newcomer.left.take()) else {
+            return;
+        };
+        let lifecycle = entered.lifecycle;
+        // From here on nothing of it is counted among the users of its IDs.
+        drop(entered);
+        lifecycle.leave_stray(prepared.departure, self.newcomer.address, left.view);
     }
 }
 
@@ -335,13 +394,16 @@ pub(super) struct Entered<'a, P: Platform> {
     address: Sbdf,
     group: Option<Shared<Group<P::Lock>>>,
     known: Option<Shared<Known<P::Lock>>>,
+    /// Its requester IDs: nobody who shares one comes or leaves meanwhile.
+    claims: Option<RequesterClaims<'a, P>>,
 }
 
 impl<P: Platform> Entered<'_, P> {
     /// The device is known: from now on its removal takes it out.
     fn keep(self) -> Sbdf {
         let mut this = core::mem::ManuallyDrop::new(self);
-        (this.group, this.known) = (None, None);
+        this.lifecycle.topology().arrived(this.address);
+        (this.group, this.known, this.claims) = (None, None, None);
         this.address
     }
 }
@@ -351,7 +413,10 @@ impl<P: Platform> Drop for Entered<'_, P> {
         if let Some(known) = &self.known {
             self.lifecycle.leave_entries(known);
         }
-        self.lifecycle.topology().remove(self.address);
+        let mut topology = self.lifecycle.topology();
+        topology.remove(self.address);
+        topology.arrived(self.address);
+        drop(topology);
         if let Some(group) = &self.group {
             group.leave(self.address);
         }

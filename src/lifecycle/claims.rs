@@ -51,6 +51,14 @@ impl<'a, P: Platform> Claims<'a, P> {
         self.members.push(Traveller { claim, to, wanted });
     }
 
+    /// Releases those that came after the first `length`.
+    pub(super) fn truncate(&mut self, length: usize) {
+        while self.members.len() > length {
+            let last = self.members.remove(self.members.len() - 1);
+            self.lifecycle.let_go(&last.claim, |_| ());
+        }
+    }
+
     /// Sends each member elsewhere, or lets it stay where it is.
     pub(super) fn redirect(
         &mut self,
@@ -82,6 +90,14 @@ impl<'a, P: Platform> Claims<'a, P> {
     pub(super) fn divert(&mut self, place: usize, to: Owner) {
         if let Some(member) = self.members.get_mut(place) {
             member.to = to;
+        }
+    }
+
+    /// A reset of another device has hit all of them.
+    pub(super) fn were_reset(&self) {
+        for member in self.members.iter() {
+            // It fails only for a thread that holds the device's lock, which had it before in this call.
+            let _marked = member.claim.with(|device, _| device.condition.unreset = None);
         }
     }
 

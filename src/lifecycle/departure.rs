@@ -10,13 +10,19 @@ use alloc::boxed::Box;
 use super::Lifecycle;
 use super::device::{Bound, Device, Effect};
 use super::known::Known;
+use super::requester::RequesterClaims;
 use super::transaction::guarded;
 use crate::Sbdf;
+use crate::errno::Errno;
 use crate::memory::{NoMemory, Shared, try_box};
 use crate::platform::{Attachment, Claimed, Hardware, HookError, Platform};
 use crate::registry::Departed;
 use crate::sync::unexplored::AtomicU64;
 use crate::sync::{Lock, Ordering};
+
+/// Somebody who shares a requester ID comes or leaves: later it is known whether its entry is needed.
+const SHARED_ID_BUSY: HookError =
+    HookError::new(Errno::EBUSY, "a device that shares a requester ID is under way");
 
 /// A device that could not be added: unknown, and there is no data of it any more.
 struct Stray(Sbdf);
@@ -94,9 +100,11 @@ impl<P: Platform> Departure<P> {
             self.msix_table = false;
         }
         while let Some(requester) = self.known.requesters.get(self.cleared) {
+            let claim = RequesterClaims::of_one(lifecycle, *requester).ok_or(SHARED_ID_BUSY)?;
             if !lifecycle.is_needed(*requester) {
                 guarded(|| platform.iommu_detach(device, *requester))?;
             }
+            drop(claim);
             self.cleared += 1;
         }
         guarded(|| platform.iommu_flush(device))

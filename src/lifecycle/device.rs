@@ -10,7 +10,7 @@ use super::known::Known;
 use crate::Sbdf;
 use crate::memory::{NoMemory, Shared};
 use crate::owner::Owner;
-use crate::platform::{Attachment, AttachmentKind, HookError, Platform};
+use crate::platform::{Attachment, AttachmentKind, HookError, Platform, ResetScope};
 use crate::registry::{Hold, Locked};
 use crate::sync::{Site, weakened};
 
@@ -56,6 +56,12 @@ pub(super) struct Condition {
     pub(super) asked: bool,
     /// The host has its MSI-X table.
     pub(super) msix_table: bool,
+    /// An invalidation of its translations timed out: no transition switches its ATS on again before it has moved.
+    pub(super) ats_failed: bool,
+    /// It faulted too often: no transition switches its bus mastering on again before its faults are forgotten.
+    pub(super) silenced: bool,
+    /// The reset that was due when it left its guest, and would have reached devices of others.
+    pub(super) unreset: Option<ResetScope>,
     /// The NUMA node it is near.
     pub(super) node: Option<u32>,
     /// A physical function's "extended function" (ARI), which its virtual functions inherit.
@@ -91,6 +97,12 @@ impl<P: Platform> Device<P> {
     /// In quarantine until the last member of its IOMMU group has left its guest: the state "Deferred".
     pub fn is_deferred(&self) -> bool {
         self.condition.to_give_back
+    }
+
+    /// It was not reset since a guest had it, because the reset would have reached devices of others: it stays in
+    /// quarantine until a transition that resets it succeeds.
+    pub fn needs_reset(&self) -> bool {
+        self.condition.unreset.is_some()
     }
 
     /// The NUMA node it is near.

@@ -28,6 +28,15 @@ pub enum TransitionError {
         /// Its physical function.
         pf: Sbdf,
     },
+    /// A bridge comes before what is behind it: those devices were set up without it. Remove them, add the bridge, and
+    /// then them again (EBUSY).
+    #[error("{behind} is behind {bridge} and is known already: add bridges first")]
+    BridgeTooLate {
+        /// The bridge.
+        bridge: Sbdf,
+        /// A device behind it.
+        behind: Sbdf,
+    },
     /// The set names this device twice (EINVAL).
     #[error("{0} is in the set twice")]
     Duplicate(Sbdf),
@@ -225,6 +234,7 @@ impl TransitionError {
             | Self::NotAsked(_)
             | Self::Topology(_) => Errno::EINVAL,
             Self::Busy(..)
+            | Self::BridgeTooLate { .. }
             | Self::Taken { .. }
             | Self::DmaNotBlocked(_)
             | Self::NotReleased { .. }

@@ -56,6 +56,10 @@ pub enum What<'a> {
         /// How long it took, in nanoseconds.
         duration: u64,
     },
+    /// Its removal was asked for: it gets no new uses, and waits for the last one to go.
+    RemovalBegun,
+    /// The removal that waited was given up: the device is back as it was.
+    RemovalCancelled,
     /// The device was reported gone.
     Gone,
     /// Nothing of a device that was gone can reach memory any more: its address is free.
@@ -89,6 +93,8 @@ impl fmt::Display for Event<'_> {
                 write!(f, " in {duration} ns")?;
                 error.map_or(Ok(()), |error| write!(f, ": {error}"))
             }
+            What::RemovalBegun => f.write_str("its removal waits for its last use"),
+            What::RemovalCancelled => f.write_str("its removal was cancelled"),
             What::Gone => f.write_str("gone"),
             What::Cleared => f.write_str("cleared up"),
             What::NotCleared(error) => write!(f, "not cleared up yet: {error}"),
@@ -225,6 +231,19 @@ impl<'a, P: Platform> Span<'a, P> {
             let what = What::Transition { transition: self.transition, from, to, error, duration };
             self.lifecycle.report(device, what);
         }
+    }
+
+    /// Reports a transition of one device that would have left it with its owner, and was refused.
+    pub(super) fn refused<R>(
+        &self,
+        device: Sbdf,
+        result: Result<R, TransitionError>,
+    ) -> Result<R, TransitionError> {
+        if let Err(error) = &result {
+            let owner = self.lifecycle.lock(device).ok().map(|device| device.owner());
+            self.report(device, owner, owner, Some(error));
+        }
+        result
     }
 
     /// The transition of a member of a set ended.

@@ -4,14 +4,14 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::cell::RefCell;
 
-use super::device::{Bound, Device, Effect, Link, Links};
+use super::device::{Bound, Condition, Device, Effect, Link, Links};
 use super::group::Group;
 use super::known::Known;
 use super::registers::Quiesced;
 use crate::Sbdf;
 use crate::memory::{Few, Shared};
 use crate::owner::Owner;
-use crate::platform::{Attachment, Claimed, Hardware, HookError, Platform, ResetKind, ResetScope};
+use crate::platform::{Attachment, Binding, Claimed, Hardware, HookError, Platform, ResetKind, ResetScope};
 use crate::registry::{Claim, Closing, Departed, Hold};
 
 /// A device that only this transition may touch.
@@ -19,8 +19,30 @@ pub(super) trait InHand<D>: Claimed<D> {
     /// It was reported gone: its hardware may not be touched any more.
     fn is_gone(&self) -> bool;
 
-    /// Puts back what the binding had set up: the transition did not come to its steps.
-    fn give_back(&self, bound: Bound<D>);
+    /// Runs `step` on the device's flags under its lock.
+    fn with_condition(&self, step: &mut dyn FnMut(&mut Condition));
+
+    /// Takes back what the transition has in hand of the device: it ended before its end, or did not come to its steps.
+    fn give_back(&self, rest: Rest<D>);
+}
+
+/// What a transition has in hand of a device.
+pub(super) struct Rest<D> {
+    /// What the old binding set up.
+    pub(super) bound: Bound<D>,
+    /// What the new owner was to see, and could not be kept from seeing.
+    pub(super) view: Binding<D>,
+    /// Why the device is broken.
+    pub(super) broken: Option<HookError>,
+}
+
+impl<D> Rest<D> {
+    /// The device stays where it was, with what it had.
+    pub(super) fn settle(self, bound: &mut Bound<D>, condition: &mut Condition) {
+        *bound = self.bound;
+        bound.keep(self.view);
+        condition.broken = condition.broken.or(self.broken);
+    }
 }
 
 impl<P: Platform> Claimed<P::Data> for Claim<Device<P>, P::Lock> {
@@ -40,8 +62,13 @@ impl<P: Platform> InHand<P::Data> for Claim<Device<P>, P::Lock> {
         self.is_gone_by_now()
     }
 
-    fn give_back(&self, bound: Bound<P::Data>) {
-        let given = self.with(|device, _| device.bound = bound);
+    fn with_condition(&self, step: &mut dyn FnMut(&mut Condition)) {
+        let ran = self.with(|device, _| step(&mut device.condition));
+        debug_assert!(ran.is_ok(), "a step called from inside the device");
+    }
+
+    fn give_back(&self, rest: Rest<P::Data>) {
+        let given = self.with(|device, _| rest.settle(&mut device.bound, &mut device.condition));
         debug_assert!(given.is_ok(), "given back from inside the device");
     }
 }
@@ -50,6 +77,8 @@ impl<P: Platform> InHand<P::Data> for Claim<Device<P>, P::Lock> {
 pub(super) struct Newcomer<D> {
     pub(super) address: Sbdf,
     pub(super) data: RefCell<D>,
+    /// What is left of an add that could not be undone.
+    pub(super) left: RefCell<Option<Rest<D>>>,
 }
 
 impl<D> Claimed<D> for Newcomer<D> {
@@ -69,7 +98,15 @@ impl<D> InHand<D> for Newcomer<D> {
         false
     }
 
-    fn give_back(&self, _: Bound<D>) {}
+    fn with_condition(&self, step: &mut dyn FnMut(&mut Condition)) {
+        step(&mut Condition::default());
+    }
+
+    fn give_back(&self, rest: Rest<D>) {
+        if let Ok(mut left) = self.left.try_borrow_mut() {
+            *left = Some(rest);
+        }
+    }
 }
 
 /// A device that is closed and on its way out. Dropping it gives the device back.
@@ -120,14 +157,6 @@ impl<'a, P: Platform> Leaver<'a, P> {
         })
     }
 
-    /// The device stays, with what it had; broken, if something says so.
-    pub(super) fn stay(&self, bound: Bound<P::Data>, broken: Option<HookError>) {
-        self.device(|device| {
-            device.bound = bound;
-            device.condition.broken = device.condition.broken.or(broken);
-        });
-    }
-
     /// What is known of it; `None` once it has left.
     pub(super) fn known(&self) -> Option<Shared<Known<P::Lock>>> {
         self.device(|device| device.known.clone())
@@ -150,9 +179,21 @@ impl<P: Platform> Leaver<'_, P> {
         self.closing.get_mut().take().is_some_and(Closing::reopen)
     }
 
+    /// This one does not leave with it, it has gone: what it holds of that is a use like any other.
+    pub(super) fn leave_without(&mut self, other: Sbdf) {
+        let is_other = |link: &mut Link<P>| link.address() == other;
+        let Links { bridge, pf } = &mut self.links;
+        let links = Links { bridge: bridge.take_if(is_other), pf: pf.take_if(is_other) };
+        self.give_links_back(links);
+    }
+
     fn take_links_back(&mut self) {
         let Links { bridge, pf } = &mut self.links;
-        let (bridge, pf) = (bridge.take(), pf.take());
+        let links = Links { bridge: bridge.take(), pf: pf.take() };
+        self.give_links_back(links);
+    }
+
+    fn give_links_back(&mut self, Links { bridge, pf }: Links<P>) {
         self.device(|device| {
             device.links.bridge = bridge.or(device.links.bridge.take());
             device.links.pf = pf.or(device.links.pf.take());
@@ -182,8 +223,12 @@ impl<P: Platform> InHand<P::Data> for Leaver<'_, P> {
         closing.is_ok_and(|closing| closing.as_ref().is_some_and(Closing::is_lost))
     }
 
-    fn give_back(&self, bound: Bound<P::Data>) {
-        self.device(|device| device.bound = bound);
+    fn with_condition(&self, step: &mut dyn FnMut(&mut Condition)) {
+        self.device(|device| step(&mut device.condition));
+    }
+
+    fn give_back(&self, rest: Rest<P::Data>) {
+        self.device(|device| rest.settle(&mut device.bound, &mut device.condition));
     }
 }
 
@@ -222,6 +267,8 @@ pub(super) struct Work<'a, P: Platform> {
     /// The reset it is the first member of, if the transition resets.
     pub(super) reset: Option<ResetScope>,
     pub(super) reset_kind: Option<ResetKind>,
+    /// The reset it still needs since a guest had it: before the transition, and then after it.
+    pub(super) unreset: Option<ResetScope>,
     /// The host has its MSI-X table.
     pub(super) msix_table: bool,
     /// It was broken before: who knows what entries it has.
@@ -236,6 +283,8 @@ pub(super) struct Work<'a, P: Platform> {
     pub(super) unflushed: bool,
     /// A step of this device could not be undone.
     pub(super) broken: Option<HookError>,
+    /// The device has what it is to have: nothing of it is left in hand.
+    pub(super) is_settled: bool,
 }
 
 impl<'a, P: Platform> Work<'a, P> {
@@ -260,6 +309,7 @@ impl<'a, P: Platform> Work<'a, P> {
             had_ats: false,
             reset: None,
             reset_kind: None,
+            unreset: None,
             msix_table: false,
             was_broken: false,
             msix_mapped: None,
@@ -267,7 +317,15 @@ impl<'a, P: Platform> Work<'a, P> {
             reached: false,
             unflushed: false,
             broken: None,
+            is_settled: false,
         }
+    }
+
+    /// Whether something is so of the device now, as its flags say.
+    pub(super) fn is(&self, what: impl Fn(&Condition) -> bool) -> bool {
+        let mut is = false;
+        self.hand.with_condition(&mut |condition| is = what(condition));
+        is
     }
 
     /// Runs `step`, which reads and writes configuration space, under the device's lock.
@@ -330,8 +388,9 @@ impl<'a, P: Platform> Work<'a, P> {
 
 impl<P: Platform> Drop for Work<'_, P> {
     fn drop(&mut self) {
-        if self.bound.len() > 0 {
-            self.hand.give_back(core::mem::take(&mut self.bound));
+        if !self.is_settled && (self.bound.len() > 0 || self.view.is_some() || self.broken.is_some()) {
+            let (bound, view) = (core::mem::take(&mut self.bound), self.view.take());
+            self.hand.give_back(Rest { bound, view, broken: self.broken });
         }
     }
 }

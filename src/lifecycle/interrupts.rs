@@ -40,10 +40,11 @@ impl<P: Platform> Lifecycle<P> {
                 return Err(TransitionError::VectorsInUse(address));
             }
             Ok((device.condition.msix_table != mapped).then_some(()))
-        })?;
-        let Some((claim, ())) = claimed else { return Ok(()) };
+        });
+        let Some((claim, ())) = span.refused(address, claimed)? else { return Ok(()) };
         let owner = claim.owner();
         claims.push(claim, owner, None);
+        span.refused(address, self.permit_in_place(Transition::Interrupts, address, owner))?;
         self.in_place(&claims, steps, Rebind::MsixTable(mapped), &span, |_| {})
     }
 }

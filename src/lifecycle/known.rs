@@ -52,9 +52,7 @@ impl<L: crate::sync::RawLock> Known<L> {
 
     /// The first and the last address of the buses behind it, if it is a bridge that is set up.
     pub(super) fn buses_behind(&self, at: Sbdf) -> Option<(Sbdf, Sbdf)> {
-        let (_, range) = self.behind?;
-        let on = |bus, devfn| Sbdf::new(at.segment(), bus, DevFn::from_bits(devfn));
-        (range.secondary.number() > 0).then(|| (on(range.secondary, 0), on(range.subordinate, 0xff)))
+        self.behind.and_then(|(_, range)| addresses_behind(at, range))
     }
 }
 
@@ -73,6 +71,12 @@ fn read_to<P: Platform>(platform: &P, at: Sbdf, end: u16, bytes: &mut Vec<u8>) {
     for offset in (begin..end).step_by(4) {
         bytes.extend_from_slice(&platform.config_read(at, offset, Width::Dword).to_le_bytes());
     }
+}
+
+/// The first and the last address of a bridge's buses, if it is set up.
+pub(super) fn addresses_behind(bridge: Sbdf, range: BusRange) -> Option<(Sbdf, Sbdf)> {
+    let on = |bus, devfn| Sbdf::new(bridge.segment(), bus, DevFn::from_bits(devfn));
+    (range.secondary.number() > 0).then(|| (on(range.secondary, 0), on(range.subordinate, 0xff)))
 }
 
 /// What configuration space says of a function, before its place among the others is known.

@@ -14,7 +14,7 @@ use crate::platform::{Claimed, Platform};
 use crate::registry::with_room;
 
 /// Closed devices, those that depend on others first. Dropping it opens them again; one whose hardware has gone
-/// meanwhile is reported gone.
+/// meanwhile, or that of what it depends on, is reported gone.
 pub(super) struct Leavers<'a, P: Platform> {
     lifecycle: &'a Lifecycle<P>,
     members: Vec<Leaver<'a, P>>,
@@ -38,6 +38,11 @@ impl<'a, P: Platform> Leavers<'a, P> {
     /// How many uses of this device its members hold.
     pub(super) fn holds(&self, device: Sbdf) -> u32 {
         self.members.iter().map(|leaver| leaver.holds(device)).sum()
+    }
+
+    /// This device, which its members may depend on, is none of them after all: it has gone.
+    pub(super) fn leave_without(&mut self, device: Sbdf) {
+        self.members.iter_mut().for_each(|leaver| leaver.leave_without(device));
     }
 
     /// Unlinks and destroys all of them. They have been taken down, so a destructor that panics does not keep the rest.
@@ -74,7 +79,7 @@ impl<P: Platform> Drop for Leavers<'_, P> {
     fn drop(&mut self) {
         while let Some(last) = self.members.pop() {
             let address = Claimed::address(&last);
-            if last.reopen() {
+            if last.reopen() || self.lifecycle.is_orphaned(address) {
                 // Somebody else may have seen it first.
                 let _gone = self.lifecycle.report_gone(address);
             }

@@ -36,7 +36,7 @@
 
 mod add;
 mod assign;
-#[cfg(all(feature = "std", not(loom)))]
+#[cfg(all(feature = "std", not(any(loom, shuttle))))]
 mod background;
 mod claims;
 mod departure;
@@ -69,7 +69,7 @@ mod unplug;
 use core::fmt;
 
 pub use add::{AddDeviceError, Added, DeviceInfo};
-#[cfg(all(feature = "std", not(loom)))]
+#[cfg(all(feature = "std", not(any(loom, shuttle))))]
 pub use background::Background;
 pub use device::{AttachError, AttachRefused, Device};
 pub use error::{Failure, TransitionError, UndoError};

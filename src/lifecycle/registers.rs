@@ -22,6 +22,17 @@ pub(super) struct Quiesced {
     before: [Option<(u16, u32)>; 3],
 }
 
+impl Quiesced {
+    /// The device was silenced meanwhile: its bus mastering stays off.
+    pub(super) fn forget_mastering(&mut self) {
+        for (register, value) in self.before.iter_mut().flatten() {
+            if *register == COMMAND {
+                *value &= !BUS_MASTER;
+            }
+        }
+    }
+}
+
 /// Switches MSI, MSI-X and bus mastering off. Under the device's lock. `quiesced` is right at any moment: an access
 /// may panic.
 ///

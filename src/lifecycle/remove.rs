@@ -15,6 +15,7 @@ use super::event::{Span, What};
 use super::gone::vf_after;
 use super::hand::{Leaver, Works};
 use super::leavers::Leavers;
+use super::requester::RequesterClaims;
 use super::steps;
 use super::transaction::Transaction;
 use crate::Sbdf;
@@ -23,7 +24,7 @@ use crate::memory::NoMemory;
 use crate::owner::Owner;
 use crate::platform::{Platform, Request};
 use crate::refcount::{Busy, Holder};
-use crate::registry::{self, AccessError, Closing, RemoveError};
+use crate::registry::{self, AccessError, Closing, RemoveError, TicketError};
 use crate::transition::Transition;
 
 type DeviceClosing<'a, P> = Closing<'a, Device<P>, <P as Platform>::Lock>;
@@ -84,12 +85,14 @@ impl<P: Platform> Lifecycle<P> {
 
     /// Refuses new uses of the device and waits, through the ticket, for the last one to go.
     pub fn begin_removal(&self, address: Sbdf) -> Result<RemovalTicket<P>, TransitionError> {
-        self.permit_removal(address)?;
-        let ticket = self
-            .registry()
-            .begin_removal(address)
-            .map_err(|error| TransitionError::of_removal(address, error))?;
-        Ok(RemovalTicket { lifecycle: self.clone(), ticket })
+        let span = Span::begin(self, Transition::Remove);
+        let begun = self.permit_removal(address).and_then(|()| {
+            let begun = self.registry().begin_removal(address);
+            begun.map_err(|error| TransitionError::of_removal(address, error))
+        });
+        let ticket = span.refused(address, begun)?;
+        self.report(address, What::RemovalBegun);
+        Ok(RemovalTicket { lifecycle: self.clone(), address, ticket: Some(ticket) })
     }
 
     /// Removes what is unused and reports the rest gone, hooks and all. Without it, dropping the last clone ends the
@@ -143,27 +146,17 @@ impl<P: Platform> Lifecycle<P> {
         for leaver in leavers {
             work.extend(leaver.work());
         }
+        let mut ids = RequesterClaims::new(self);
+        for member in work.iter() {
+            ids.add(member.address, &member.known)?;
+        }
         let _shared = self.keep_shared(&mut work)?;
         let mut transaction = Transaction::new(self.platform(), steps::LEAVE, &mut work)?;
-        let result = transaction.run();
-        let result = result.map_err(|error| {
-            transaction.roll_back();
-            transaction.explain(error)
-        });
-        for (member, leaver) in transaction.work.iter_mut().zip(leavers) {
-            let failed_here = match &result {
-                Err(TransitionError::Failed(failure)) if failure.device == member.address => {
-                    Some(failure.error)
-                }
-                _ => None,
-            };
-            let broken = member.broken.or(failed_here);
+        let result = transaction.run_or_undo(|| Ok(()));
+        for member in &*transaction.work {
             span.report(member.address, Some(member.from), None, result.as_ref().err());
-            if let Some(because) = broken {
+            if let Some(because) = member.broken {
                 self.report(member.address, What::Broken(because));
-            }
-            if result.is_err() {
-                leaver.stay(core::mem::take(&mut member.bound), broken);
             }
         }
         result
@@ -221,8 +214,8 @@ impl<P: Platform> Lifecycle<P> {
             let held = leavers.holds(*address);
             match self.registry().close(*address, held) {
                 Ok(closing) => leavers.push(Leaver::among(closing, set)),
-                // Gone since it was collected.
-                Err(RemoveError::NotFound(_)) => {}
+                // Gone since it was collected; its last use ends with a put, and runs its destructor.
+                Err(RemoveError::NotFound(_)) => leavers.leave_without(*address),
                 Err(error) => {
                     let error = without_members(error, held, set);
                     return Err(TransitionError::of_removal(*address, error));
@@ -260,18 +253,20 @@ fn without_members(error: RemoveError, held: u32, set: &[Sbdf]) -> RemoveError {
 #[derive(Debug)]
 pub struct RemovalTicket<P: Platform> {
     lifecycle: Lifecycle<P>,
-    ticket: registry::RemovalTicket<Device<P>, P::Lock>,
+    address: Sbdf,
+    /// `None` once it has given its answer.
+    ticket: Option<registry::RemovalTicket<Device<P>, P::Lock>>,
 }
 
 impl<P: Platform> RemovalTicket<P> {
     /// The address of the device to be removed.
     pub fn address(&self) -> Sbdf {
-        self.ticket.address()
+        self.address
     }
 
     /// Who still uses the device; `None` if nobody does, or the ticket is over.
     pub fn busy(&self) -> Option<Busy> {
-        self.ticket.busy()
+        self.ticket.as_ref()?.busy()
     }
 
     /// Completes the removal if no use is left: `true` after the teardown, `false` if it is still pending.
@@ -283,22 +278,43 @@ impl<P: Platform> RemovalTicket<P> {
     }
 
     /// Gives the device back exactly as it was.
-    pub fn cancel(self) -> Result<(), TransitionError> {
-        self.ticket.cancel().map_err(Into::into)
+    pub fn cancel(mut self) -> Result<(), TransitionError> {
+        self.give_up().map_err(Into::into)
+    }
+
+    fn give_up(&mut self) -> Result<(), TicketError> {
+        self.ticket.take().ok_or(TicketError::Over)?.cancel()?;
+        self.lifecycle.report(self.address, What::RemovalCancelled);
+        Ok(())
     }
 
     /// Blocks until the last use is put and completes the removal on this thread, or gives up at `deadline` and leaves
     /// it pending; `None` waits for ever.
-    #[cfg(all(feature = "std", not(loom)))]
+    #[cfg(all(feature = "std", not(any(loom, shuttle))))]
     pub fn wait(&mut self, deadline: Option<std::time::Instant>) -> Result<(), TransitionError> {
         registry::block_on(deadline, |waker| self.advance(Some(waker)))
-            .unwrap_or(Err(TransitionError::Ticket(registry::TicketError::TimedOut)))
+            .unwrap_or(Err(TransitionError::Ticket(TicketError::TimedOut)))
     }
 
     fn advance(&mut self, waker: Option<&Waker>) -> Poll<Result<(), TransitionError>> {
         let lifecycle = &self.lifecycle;
         let span = Span::begin(lifecycle, Transition::Remove);
-        self.ticket.advance_to(waker, |closing| lifecycle.take_down(closing, &span)).map(|advanced| advanced?)
+        let Some(ticket) = &mut self.ticket else { return Poll::Ready(Err(TicketError::Over.into())) };
+        let answer = match ticket.advance_to(waker, |closing| lifecycle.take_down(closing, &span)) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(answer) => answer,
+        };
+        if !matches!(answer, Err(TicketError::WouldDeadlock(_))) {
+            self.ticket = None;
+        }
+        Poll::Ready(answer.unwrap_or_else(|error| Err(error.into())))
+    }
+}
+
+impl<P: Platform> Drop for RemovalTicket<P> {
+    fn drop(&mut self) {
+        // That it has given its answer, or its device is gone, is known already.
+        let _cancelled = self.give_up();
     }
 }
 

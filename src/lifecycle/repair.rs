@@ -63,6 +63,8 @@ impl<P: Platform> Lifecycle<P> {
             device.condition.broken.get_or_insert(FLUSH_TIMED_OUT);
             device.strand();
         }
+        // No transition that has it switches them on again.
+        device.condition.ats_failed |= has_ats;
         // While its translations are switched off, also while its removal is pending.
         let kept = if weakened(Site::FlushTimeoutKeeps) { None } else { Some(device.keep_unnamed()) };
         drop(device);
@@ -78,12 +80,14 @@ impl<P: Platform> Lifecycle<P> {
     /// Switches off the bus mastering of devices that faulted too often.
     pub(super) fn silence_the_noisy(&self) {
         for address in self.noisy() {
-            let Ok(device) = self.lock(address) else { continue };
+            let Ok(mut device) = self.lock(address) else { continue };
             // Under the lock, since they are forgotten before another owner, or another device, can be met there.
             let faults = self.faults(address);
             if faults < MOST_FAULTS && !weakened(Site::FaultsUnderLock) {
                 continue;
             }
+            // Before, and for good: a transition that has it does not switch it on again.
+            device.condition.silenced = true;
             let silenced = guarded(|| {
                 registers::stop_mastering(self.platform(), address);
                 Ok(())

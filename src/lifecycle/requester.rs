@@ -4,10 +4,11 @@
 //! reference: it counts here, and what has to be done about it waits for [`Lifecycle::run_deferred`].
 
 use super::Lifecycle;
+use super::error::TransitionError;
 use super::known::Known;
 use crate::Sbdf;
 use crate::address::Segment;
-use crate::memory::NoMemory;
+use crate::memory::{Few, NoMemory};
 use crate::platform::Platform;
 use crate::refcount::SideTable;
 use crate::sync::unexplored::AtomicU32;
@@ -29,6 +30,8 @@ pub(super) struct Requester {
     faults: AtomicU64,
     /// How many events of this address there have been.
     events: unexplored::AtomicU64,
+    /// Somebody who has it comes, leaves or is cleared up after.
+    claimed: AtomicBool,
     /// In the queue of those that faulted too often.
     queued: AtomicBool,
     /// The next one in the queue, as `link` writes it.
@@ -37,6 +40,52 @@ pub(super) struct Requester {
 
 const COUNT_SHIFT: u32 = 56;
 const TIME: u64 = (1 << COUNT_SHIFT) - 1;
+
+/// Requester IDs that nobody else clears or comes with meanwhile. Dropping it releases them.
+///
+/// Whether an entry of the IOMMU is needed by others is asked before it is cleared; between the two nobody may come
+/// who needs it, nor leave who was asked. Claimed by try, by those who come, those who leave, and whoever clears up
+/// after the gone.
+pub(super) struct RequesterClaims<'a, P: Platform> {
+    lifecycle: &'a Lifecycle<P>,
+    ids: Few<Sbdf, 4>,
+}
+
+impl<'a, P: Platform> RequesterClaims<'a, P> {
+    pub(super) fn new(lifecycle: &'a Lifecycle<P>) -> Self {
+        Self { lifecycle, ids: Few::new() }
+    }
+
+    /// Claims those of one more device. Members of a set may share some.
+    pub(super) fn add(&mut self, device: Sbdf, known: &Known<P::Lock>) -> Result<(), TransitionError> {
+        self.ids.reserve(known.requesters.len())?;
+        for id in &known.requesters {
+            if self.lifecycle.requesters().claim(*id) {
+                self.ids.push(*id);
+            } else if !self.ids.contains(id) {
+                return Err(TransitionError::GroupBusy(device));
+            }
+        }
+        Ok(())
+    }
+
+    /// Claims one, of which there is an entry; `None` if somebody else has it.
+    pub(super) fn of_one(lifecycle: &'a Lifecycle<P>, id: Sbdf) -> Option<Self> {
+        lifecycle.requesters().claim(id).then(|| {
+            let mut claims = Self::new(lifecycle);
+            claims.ids.push(id);
+            claims
+        })
+    }
+}
+
+impl<P: Platform> Drop for RequesterClaims<'_, P> {
+    fn drop(&mut self) {
+        for id in self.ids.iter() {
+            self.lifecycle.requesters().release(*id);
+        }
+    }
+}
 
 /// No function.
 const NOBODY: u64 = u64::MAX;
@@ -58,6 +107,7 @@ impl Requester {
             users: AtomicU32::new(0),
             faults: AtomicU64::new(0),
             events: unexplored::AtomicU64::new(0),
+            claimed: AtomicBool::new(false),
             queued: AtomicBool::new(false),
             next: AtomicU64::new(0),
         }
@@ -118,6 +168,19 @@ impl<L: RawLock> Requesters<L> {
         self.find(id).map_or(0, |requester| requester.users.load(Ordering::Relaxed))
     }
 
+    /// Claims an ID; `false` if somebody else has claimed it.
+    fn claim(&self, id: Sbdf) -> bool {
+        // Acquire: pairs with the Release of `release`, so that what was counted and cleared before is seen.
+        self.find(id).is_none_or(|requester| !requester.claimed.swap(true, Ordering::Acquire))
+    }
+
+    fn release(&self, id: Sbdf) {
+        if let Some(requester) = self.find(id) {
+            // Release: pairs with the Acquire of `claim`. Every write to the word is a read-modify-write.
+            requester.claimed.swap(false, Ordering::Release);
+        }
+    }
+
     /// Queues a requester, once.
     fn push(&self, requester: &Requester) {
         if requester.queued.swap(true, Ordering::AcqRel) {
@@ -160,13 +223,19 @@ impl<P: Platform> Lifecycle<P> {
         self.requesters().function(requester)
     }
 
-    /// Makes the entries of a new device's IDs, and counts it among their users.
-    pub(super) fn make_entries(&self, known: &Known<P::Lock>) -> Result<(), NoMemory> {
+    /// Makes the entries of a new device's IDs, claims them, and then counts it among their users.
+    pub(super) fn make_entries(
+        &self,
+        device: Sbdf,
+        known: &Known<P::Lock>,
+    ) -> Result<RequesterClaims<'_, P>, TransitionError> {
         known.requesters.iter().try_for_each(|id| self.requesters().find_or_make(*id).map(drop))?;
+        let mut claims = RequesterClaims::new(self);
+        claims.add(device, known)?;
         for requester in known.requesters.iter().filter_map(|id| self.requesters().find(*id)) {
             requester.users.fetch_add(1, Ordering::Relaxed);
         }
-        Ok(())
+        Ok(claims)
     }
 
     /// The device is none of their users any more.

@@ -11,7 +11,7 @@ use super::steps::{self, Plan, Step};
 use super::transaction::{Transaction, guarded};
 use crate::Sbdf;
 use crate::owner::Owner;
-use crate::platform::{Platform, ResetKind, ResetScope};
+use crate::platform::{Platform, Request, ResetKind, ResetScope};
 use crate::registry::Traveller;
 use crate::transition::Transition;
 
@@ -32,28 +32,46 @@ impl<P: Platform> Lifecycle<P> {
         let span = Span::begin(self, Transition::Reset);
         let mut claims = Claims::new(self);
         claims.reserve(1)?;
-        let owner = self.claim_to_reset(address, None, &mut claims)?;
-        let scope = guarded(|| self.platform().reset_scope(address, Transition::Reset))
-            .map_err(|error| TransitionError::failed(address, Step::Reset.name(), error))?
-            .unwrap_or(ResetScope::Function);
         let mut bystanders = Claims::new(self);
-        for other in scope::others(self, address, scope) {
-            let is_same_owners = self.lock(other).is_ok_and(|device| device.owner() == owner);
-            let is_bridge = self.lock(other).is_ok_and(|device| device.known.behind.is_some());
-            if is_same_owners && !is_bridge {
-                claims.reserve(1)?;
-                self.claim_to_reset(other, Some(owner), &mut claims)?;
-            } else {
-                scope::claim_bystander(self, address, other, Transition::Reset, &mut bystanders)?;
-            }
-        }
+        let scope = self.plan_reset(address, &mut claims, &mut bystanders);
+        let scope = span.refused(address, scope)?;
         let result = self.in_place(&claims, steps::RESET, Rebind::Replace, &span, |member| {
             if member.address == address {
                 (member.reset, member.reset_kind) = (Some(scope), Some(kind));
             }
         });
+        if result.is_ok() {
+            bystanders.were_reset();
+        }
         drop(bystanders);
         result
+    }
+
+    /// What a reset reaches, all of it claimed: those of the same owner, and those that are in nobody's way.
+    fn plan_reset(
+        &self,
+        address: Sbdf,
+        claims: &mut Claims<'_, P>,
+        bystanders: &mut Claims<'_, P>,
+    ) -> Result<ResetScope, TransitionError> {
+        let owner = self.claim_to_reset(address, None, claims)?;
+        self.permit_in_place(Transition::Reset, address, owner)?;
+        let scope = guarded(|| self.platform().reset_scope(address, Transition::Reset))
+            .map_err(|error| TransitionError::failed(address, Step::Reset.name(), error))?;
+        let due = self.lock(address).ok().and_then(|device| device.condition.unreset);
+        let scope = scope.or(due).unwrap_or(ResetScope::Function);
+        for other in scope::others(self, address, scope) {
+            let is_same_owners = self.lock(other).is_ok_and(|device| device.owner() == owner);
+            let is_bridge = self.lock(other).is_ok_and(|device| device.known.behind.is_some());
+            if is_same_owners && !is_bridge {
+                claims.reserve(1)?;
+                self.claim_to_reset(other, Some(owner), claims)?;
+                self.permit_in_place(Transition::Reset, other, owner)?;
+            } else {
+                scope::claim_bystander(self, address, other, Transition::Reset, bystanders)?;
+            }
+        }
+        Ok(scope)
     }
 
     /// The host has reset this device by itself: what its owner sees is made anew.
@@ -61,7 +79,7 @@ impl<P: Platform> Lifecycle<P> {
         let span = Span::begin(self, Transition::Reset);
         let mut claims = Claims::new(self);
         claims.reserve(1)?;
-        self.claim_to_reset(address, None, &mut claims)?;
+        span.refused(address, self.claim_to_reset(address, None, &mut claims))?;
         self.in_place(&claims, steps::AFTER_RESET, Rebind::Replace, &span, |member| {
             member.reset_kind = Some(kind);
         })
@@ -92,6 +110,16 @@ impl<P: Platform> Lifecycle<P> {
         Ok(owner)
     }
 
+    /// Asks the policy about a transition that leaves the device with its owner.
+    pub(super) fn permit_in_place(
+        &self,
+        transition: Transition,
+        device: Sbdf,
+        owner: Owner,
+    ) -> Result<(), TransitionError> {
+        self.permit(&Request { transition, device, from: Some(owner), to: owner })
+    }
+
     /// Runs steps over claimed devices that stay where they are.
     pub(super) fn in_place(
         &self,
@@ -105,21 +133,22 @@ impl<P: Platform> Lifecycle<P> {
         work.reserve(claims.len())?;
         for Traveller { claim, .. } in claims {
             let taken = claim.with(|device, _| {
-                (device.known.clone(), core::mem::take(&mut device.bound), device.condition.msix_table)
+                let condition = &device.condition;
+                let marks = (condition.msix_table, condition.unreset);
+                (device.known.clone(), core::mem::take(&mut device.bound), marks)
             });
-            let (known, bound, msix_table) = taken?;
+            let (known, bound, (msix_table, unreset)) = taken?;
             let mut member = Work::new(claim, known, bound, claim.owner(), claim.owner());
             member.msix_table = msix_table;
+            // Whoever makes the binding anew has reset the device, or was told of its reset.
+            member.unreset = unreset.filter(|_| rebind != Rebind::Replace);
             prepare(&mut member);
             work.push(member);
         }
         let mut transaction = Transaction::new(self.platform(), steps, &mut work)?;
-        let ran = transaction.run();
-        let gone = claims.iter().map(|member| &member.claim).find(|claim| claim.is_gone_by_now());
-        let ran = ran.and_then(|()| gone.map_or(Ok(()), |claim| Err(TransitionError::Gone(claim.address()))));
-        let result = ran.map_err(|error| {
-            transaction.roll_back();
-            transaction.explain(error)
+        let result = transaction.run_or_undo(|| {
+            let gone = claims.iter().map(|member| &member.claim).find(|claim| claim.is_gone_by_now());
+            gone.map_or(Ok(()), |claim| Err(TransitionError::Gone(claim.address())))
         });
         for member in &*transaction.work {
             span.ended(member, result.as_ref().err());

@@ -173,35 +173,60 @@ impl<P: Platform> Lifecycle<P> {
         Ok(found)
     }
 
-    fn shared_by(&self, member: &Work<'_, P>, work: &[Work<'_, P>]) -> Result<Vec<Sbdf>, NoMemory> {
+    fn shared_by(&self, member: &Work<'_, P>, work: &[Work<'_, P>]) -> Result<Vec<Sbdf>, TransitionError> {
         let mut keeps = Vec::new();
-        let is_outside = |other: Sbdf| work.iter().all(|member| member.address != other);
-        // What has no owner has no entries.
-        let has_entries = |other: Sbdf| {
-            let device = self.registry().lock(other).ok()?;
-            (device.owner() != Owner::Unowned).then(|| device.known.clone())
-        };
-        let mut keep = |id: Sbdf| {
-            keeps.try_reserve(1)?;
-            keeps.push(id);
-            Ok::<(), NoMemory>(())
-        };
-        for id in member.known.requesters.iter().filter(|id| **id != member.address && is_outside(**id)) {
-            if has_entries(*id).is_some() {
-                keep(*id)?;
+        for id in member.known.requesters.iter().copied() {
+            let users = self.users(id);
+            if users <= 1 {
+                continue;
             }
-        }
-        let Some(group) = member.known.group.as_ref().filter(|group| group.len() > 1) else {
-            return Ok(keeps);
-        };
-        for other in group.members()?.into_iter().filter(|other| is_outside(*other)) {
-            let Some(known) = has_entries(other) else { continue };
-            for id in member.known.requesters.iter().filter(|id| known.requesters.contains(id)) {
-                keep(*id)?;
+            let inside = work.iter().filter(|member| member.known.requesters.contains(&id)).count();
+            let Some(outside) = users.checked_sub(inside).filter(|outside| *outside > 0) else { continue };
+            let mut sharers = Sharers { id, met: 0, is_needed: false };
+            if let Some(group) = &member.known.group {
+                for other in group.members()? {
+                    self.meet(&mut sharers, work, other);
+                }
+            }
+            if sharers.met < outside {
+                sharers = Sharers { id, met: 0, is_needed: false };
+                let mut next = Some(Sbdf::default());
+                while let Some(other) = next.and_then(|from| self.registry().next_device(from)) {
+                    next = other.successor();
+                    self.meet(&mut sharers, work, other);
+                }
+            }
+            if sharers.met < outside {
+                // One is closed, and may be open again: nobody knows whether it needs the entry.
+                return Err(TransitionError::GroupBusy(member.address));
+            }
+            if sharers.is_needed {
+                keeps.try_reserve(1).map_err(NoMemory::from)?;
+                keeps.push(id);
             }
         }
         Ok(keeps)
     }
+
+    /// Counts a device among those who share an ID, if it is one of them and none of the set.
+    fn meet(&self, sharers: &mut Sharers, work: &[Work<'_, P>], other: Sbdf) {
+        if work.iter().any(|member| member.address == other) {
+            return;
+        }
+        let Ok(device) = self.registry().lock(other) else { return };
+        if device.known.requesters.contains(&sharers.id) {
+            sharers.met += 1;
+            // What has no owner has no entries.
+            sharers.is_needed |= device.owner() != Owner::Unowned;
+        }
+    }
+}
+
+/// Those outside a set who have a requester ID.
+struct Sharers {
+    id: Sbdf,
+    met: usize,
+    is_needed: bool,
 }
 
 /// Whether a device reaches no memory, or ought not to.

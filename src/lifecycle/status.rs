@@ -19,6 +19,8 @@ pub struct DeviceStatus {
     pub broken: Option<HookError>,
     /// It waits in quarantine for its group.
     pub deferred: bool,
+    /// It was not reset since a guest had it; see [`Device::needs_reset`](super::Device::needs_reset).
+    pub needs_reset: bool,
 }
 
 impl<P: Platform> Lifecycle<P> {
@@ -33,9 +35,12 @@ impl<P: Platform> Lifecycle<P> {
     }
 
     fn complete(&self, status: Status) -> DeviceStatus {
-        let mut complete = DeviceStatus { status, attachments: Vec::new(), broken: None, deferred: false };
+        let attachments = Vec::new();
+        let mut complete =
+            DeviceStatus { status, attachments, broken: None, deferred: false, needs_reset: false };
         if let Ok(device) = self.lock(complete.status.address) {
             (complete.broken, complete.deferred) = (device.broken(), device.is_deferred());
+            complete.needs_reset = device.needs_reset();
             if complete.attachments.try_reserve_exact(device.attachments().count()).is_ok() {
                 complete.attachments.extend(device.attachments());
             }

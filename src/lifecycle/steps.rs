@@ -22,6 +22,8 @@ pub(super) enum Step {
     AwaitIdle,
     /// Address translation services are off.
     AtsOff,
+    /// What the device has cached of translations is flushed, if address translation services were on.
+    AtsFlush,
     /// Address translation services are on again, if they were, after a reset.
     AtsOn,
     /// Its requests reach nobody, under any requester ID.
@@ -54,12 +56,13 @@ pub(super) enum Direction {
 
 use Direction::{Back, Both, Forward};
 use Step::{
-    AtsOff, AtsOn, Attach, AwaitIdle, Bind, Block, ConfirmBlocked, Detach, Flush, PrepareMsix, Quiesce,
-    ReleaseMsix, Reset, Unbind,
+    AtsFlush, AtsOff, AtsOn, Attach, AwaitIdle, Bind, Block, ConfirmBlocked, Detach, Flush, PrepareMsix,
+    Quiesce, ReleaseMsix, Reset, Unbind,
 };
 
 /// The steps of a transition, and what follows from them.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each says one thing that follows from the steps")]
 pub(super) struct Plan {
     pub(super) steps: &'static [Step],
     /// Whether the device has no owner before.
@@ -68,13 +71,22 @@ pub(super) struct Plan {
     pub(super) blocks: bool,
     /// Whether devices are reset.
     pub(super) resets: bool,
+    /// Whether a device at which a step fails is broken even if all is undone.
+    pub(super) failure_breaks: bool,
     /// How many of the steps have an item for each requester ID.
     per_requester: usize,
 }
 
 impl Plan {
     const fn of(steps: &'static [Step]) -> Self {
-        let mut plan = Self { steps, enters: false, blocks: false, resets: false, per_requester: 0 };
+        let mut plan = Self {
+            steps,
+            enters: false,
+            blocks: false,
+            resets: false,
+            failure_breaks: false,
+            per_requester: 0,
+        };
         let mut place = 0;
         while place < steps.len() {
             plan.blocks |= matches!(steps[place], Block);
@@ -96,8 +108,10 @@ pub(super) const ENTER: &Plan =
     &Plan { enters: true, ..Plan::of(&[Unbind, Bind, Flush(Back), Attach, Flush(Forward)]) };
 
 /// A device leaves.
-pub(super) const LEAVE: &Plan =
-    &Plan::of(&[Unbind, Quiesce, ReleaseMsix, Flush(Back), Detach, Flush(Forward)]);
+pub(super) const LEAVE: &Plan = &Plan {
+    failure_breaks: true,
+    ..Plan::of(&[Unbind, Quiesce, ReleaseMsix, Flush(Back), Detach, Flush(Forward)])
+};
 
 /// A device goes from one owner to another; to quarantine, its requests stay blocked.
 pub(super) const MOVE: &Plan = &Plan::of(&[
@@ -105,6 +119,7 @@ pub(super) const MOVE: &Plan = &Plan::of(&[
     Quiesce,
     AwaitIdle,
     AtsOff,
+    AtsFlush,
     Flush(Back),
     Block,
     Flush(Both),
@@ -124,6 +139,7 @@ const UNBIND_LATE: &Plan = &Plan::of(&[
     Quiesce,
     AwaitIdle,
     AtsOff,
+    AtsFlush,
     Flush(Back),
     Block,
     Flush(Both),
@@ -158,6 +174,7 @@ impl Step {
             Quiesce => "switch MSI and bus mastering off",
             AwaitIdle => "await pending transactions",
             AtsOff => "switch ATS off",
+            AtsFlush => "flush ATS",
             AtsOn => "switch ATS on",
             Block => "block DMA",
             Detach => "clear IOMMU entry",
@@ -176,6 +193,8 @@ impl Step {
         match self {
             Unbind => work.bound.len(),
             AtsOff | AtsOn => usize::from(work.known.ats.is_some()),
+            // Found by the step before, so that a device without ATS pays nothing.
+            AtsFlush => usize::from(work.had_ats),
             // What never had an owner has no entries.
             Detach if work.from == Owner::Unowned && !work.was_broken => 0,
             Block | Detach => work.known.requesters.len(),
@@ -227,7 +246,7 @@ impl Step {
                 }
                 attached
             }
-            (Flush(Forward | Both), _) => platform.iommu_flush(at),
+            (AtsFlush | Flush(Forward | Both), _) => platform.iommu_flush(at),
             (Reset, _) => match work.reset {
                 Some(scope) => platform.reset(at, scope, work.reset_kind),
                 None => Ok(()),
@@ -284,8 +303,13 @@ impl Step {
             (Unbind | Quiesce, _) if work.is_exposed() => Ok(()),
             (Unbind, _) => work.redo_attachment(item),
             (Quiesce, _) => {
-                let before = core::mem::take(&mut work.quiesced);
-                work.with_config(|_, _| registers::resume(platform, at, before));
+                let mut before = core::mem::take(&mut work.quiesced);
+                work.hand.with_condition(&mut |condition| {
+                    if condition.silenced {
+                        before.forget_mastering();
+                    }
+                    registers::resume(platform, at, before);
+                });
                 Ok(())
             }
             (AtsOff, _) => restore_ats(platform, work),
@@ -308,7 +332,7 @@ impl Step {
             (PrepareMsix, _) => map_msix(platform, work, false),
             (ReleaseMsix, _) => map_msix(platform, work, true),
             // What cannot be undone, and what has nothing to undo: a reset stays, waiting and asking did nothing.
-            (Reset | AtsOn | AwaitIdle | ConfirmBlocked | Flush(Forward), _)
+            (Reset | AtsFlush | AtsOn | AwaitIdle | ConfirmBlocked | Flush(Forward), _)
             | (Block | Detach | Attach, None) => Ok(()),
         }
     }
@@ -321,13 +345,19 @@ impl Step {
 
     /// Whether an item that panicked is undone as if it had been done: then it is not known what it did.
     pub(super) const fn is_undone_after_panic(self) -> bool {
-        matches!(self, Attach | Block | Detach | Quiesce)
+        matches!(self, AtsOff | Attach | Block | Detach | Quiesce)
     }
 }
 
-/// Switches address translation services on if they were.
+/// Switches address translation services on if they were, and no invalidation has timed out since.
 fn restore_ats<P: Platform>(platform: &P, work: &Work<'_, P>) -> Result<(), HookError> {
-    if work.had_ats { platform.set_ats(work.address, Switch::On) } else { Ok(()) }
+    let failed = || work.is(|condition| condition.ats_failed);
+    if !work.had_ats || failed() {
+        return Ok(());
+    }
+    platform.set_ats(work.address, Switch::On)?;
+    // Whoever reports a time-out marks the device and then switches them off: after this, or the mark is seen here.
+    if failed() { platform.set_ats(work.address, Switch::Off) } else { Ok(()) }
 }
 
 /// Gives the host the MSI-X table, or takes it back.

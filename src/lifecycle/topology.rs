@@ -17,6 +17,8 @@ pub(super) struct Topology {
     mapping: BridgeMap,
     /// All of them, for what is behind what.
     bridges: Vec<Bridge>,
+    /// Devices that are being added and took what is above them from here.
+    coming: Vec<Sbdf>,
 }
 
 /// A bridge and the buses behind it.
@@ -54,6 +56,23 @@ impl Topology {
     pub(super) fn remove(&mut self, at: Sbdf) {
         self.mapping.remove(at);
         self.bridges.retain(|bridge| bridge.address != at);
+    }
+
+    /// A device is being added: the bridge right above it. Until it is [here](Self::arrived), no bridge comes above it.
+    pub(super) fn come(&mut self, at: Sbdf) -> Result<Option<Sbdf>, NoMemory> {
+        self.coming.try_reserve(1)?;
+        self.coming.push(at);
+        Ok(self.parent(at))
+    }
+
+    /// The device is found by its address now, or was not added.
+    pub(super) fn arrived(&mut self, at: Sbdf) {
+        self.coming.retain(|other| *other != at);
+    }
+
+    /// A device that is being added at one of these addresses.
+    pub(super) fn comes_within(&self, (first, last): (Sbdf, Sbdf)) -> Option<Sbdf> {
+        self.coming.iter().copied().find(|at| (first..=last).contains(at))
     }
 
     /// The bridge right above a device.

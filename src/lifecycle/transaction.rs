@@ -28,6 +28,10 @@ pub(super) struct Transaction<'t, 'a, P: Platform> {
     pub(super) work: &'t mut [Work<'a, P>],
     /// The item that comes next.
     at: At,
+    /// The item that comes next is being done; also after its hook has panicked.
+    is_doing: bool,
+    /// What is being undone; also after its hook has panicked.
+    undoing: Option<(Step, Option<Sbdf>, Sbdf)>,
     /// Room for the errors of an undo.
     errors: Vec<UndoError>,
 }
@@ -62,7 +66,42 @@ impl<'t, 'a, P: Platform> Transaction<'t, 'a, P> {
         work: &'t mut [Work<'a, P>],
     ) -> Result<Self, NoMemory> {
         let items = work.iter().map(|member| plan.most_items(member)).sum();
-        Ok(Self { platform, plan, errors: with_room(items)?, work, at: At::default() })
+        Ok(Self {
+            platform,
+            plan,
+            errors: with_room(items)?,
+            work,
+            at: At::default(),
+            is_doing: false,
+            undoing: None,
+        })
+    }
+
+    /// Runs all steps, and then what must hold at the end; undoes them if something fails, or panics and nobody catches
+    /// it.
+    pub(super) fn run_or_undo(
+        &mut self,
+        check: impl FnOnce() -> Result<(), TransitionError>,
+    ) -> Result<(), TransitionError> {
+        struct Undo<'u, 't, 'a, P: Platform>(&'u mut Transaction<'t, 'a, P>);
+
+        impl<P: Platform> Drop for Undo<'_, '_, '_, P> {
+            fn drop(&mut self) {
+                self.0.roll_back();
+            }
+        }
+
+        let undo = Undo(self);
+        match undo.0.run().and_then(|()| check()) {
+            Ok(()) => {
+                core::mem::forget(undo);
+                Ok(())
+            }
+            Err(error) => {
+                drop(undo);
+                Err(self.explain(error))
+            }
+        }
     }
 
     /// Runs all steps.
@@ -76,10 +115,7 @@ impl<'t, 'a, P: Platform> Transaction<'t, 'a, P> {
         match stopped {
             Stopped::Gone => Err(TransitionError::Gone(work.address)),
             Stopped::Failed(error) => {
-                if error.is_panic() && step.is_undone_after_panic() {
-                    self.at.item += 1;
-                }
-                if step.breaks_its_device() {
+                if step.breaks_its_device() || self.plan.failure_breaks {
                     work.broken = Some(error);
                 }
                 let (device, step) = (work.address, step.name());
@@ -97,7 +133,10 @@ impl<'t, 'a, P: Platform> Transaction<'t, 'a, P> {
                     if work.hand.is_gone() && !weakened(Site::StepChecksGone) {
                         return Err(Stopped::Gone);
                     }
-                    step.run(self.platform, work, item)?;
+                    self.is_doing = true;
+                    let done = step.run(self.platform, work, item);
+                    self.is_doing = false;
+                    done?;
                 }
             }
         }
@@ -108,19 +147,51 @@ impl<'t, 'a, P: Platform> Transaction<'t, 'a, P> {
     /// Undoes what was run, in reverse. Errors are kept, their devices are broken, and the rest is undone all the
     /// same. What is gone is left alone, but for entries of the IOMMU that others have as well.
     pub(super) fn roll_back(&mut self) {
+        struct GoOn<'u, 't, 'a, P: Platform>(&'u mut Transaction<'t, 'a, P>);
+
+        impl<P: Platform> Drop for GoOn<'_, '_, '_, P> {
+            fn drop(&mut self) {
+                // Nothing is left, unless a panic has left it.
+                self.0.undo_the_rest();
+            }
+        }
+
+        GoOn(self).0.undo_the_rest();
+    }
+
+    fn undo_the_rest(&mut self) {
+        if core::mem::take(&mut self.is_doing) {
+            self.took_a_panic();
+        }
+        if let Some((step, entry, device)) = self.undoing.take() {
+            self.blame(step, entry, device, HookError::PANICKED);
+        }
         while let Some((step, item)) = self.step_back() {
             let Some(work) = self.work.get_mut(self.at.member) else { continue };
             let entry = step.entry(work, item);
+            self.undoing = Some((step, entry, work.address));
             let undone = if !work.hand.is_gone() {
                 guarded(|| step.undo(self.platform, work, item)).map_err(|error| (work.address, error))
             } else if let Some(entry) = entry {
                 self.restore_for_others(step, entry)
             } else {
-                continue;
+                Ok(())
             };
+            self.undoing = None;
             if let Err((device, error)) = undone {
                 self.blame(step, entry, device, error);
             }
+        }
+    }
+
+    /// The hook of an item panicked: where it is not known what that did, it is undone as if it had been done.
+    fn took_a_panic(&mut self) {
+        let Some(step) = self.plan.steps.get(self.at.step).copied() else { return };
+        self.at.item += usize::from(step.is_undone_after_panic());
+        if let Some(work) = self.work.get_mut(self.at.member)
+            && (step.breaks_its_device() || self.plan.failure_breaks)
+        {
+            work.broken.get_or_insert(HookError::PANICKED);
         }
     }
 
@@ -210,12 +281,12 @@ pub(super) fn guarded<R>(hook: impl FnOnce() -> Result<R, HookError>) -> Result<
 /// transaction, which undoes itself on the way, or ends the machine. In a model nothing is caught either: there a
 /// panic is the model's verdict, or the model checker taking its threads down.
 fn caught<R, E: From<HookError>>(hooks: impl FnOnce() -> Result<R, E>) -> Result<R, E> {
-    #[cfg(all(feature = "std", not(loom)))]
+    #[cfg(all(feature = "std", not(any(loom, shuttle))))]
     {
         std::panic::catch_unwind(std::panic::AssertUnwindSafe(hooks))
             .unwrap_or(Err(HookError::PANICKED.into()))
     }
-    #[cfg(not(all(feature = "std", not(loom))))]
+    #[cfg(not(all(feature = "std", not(any(loom, shuttle)))))]
     hooks()
 }
 

@@ -20,7 +20,7 @@ use super::device::{Bound, Condition, Device};
 use super::error::TransitionError;
 use super::event::Span;
 use super::group::{GroupClaim, Key};
-use super::hand::{Work, Works};
+use super::hand::{Rest, Work, Works};
 use super::scope;
 use super::steps::{Plan, Step};
 use super::transaction::{Transaction, ask, guarded};
@@ -80,38 +80,75 @@ impl<P: Platform> Lifecycle<P> {
                 }
             }
         }
-        claims.redirect(change.redirect)?;
-        self.keep_together(&mut claims, change.to)?;
-        if !claims.is_empty() {
-            self.carry_out(&claims, change, &span)?;
+        let refuse = |claims: &Claims<'_, P>, refused: &TransitionError| {
+            for Traveller { claim, to, .. } in claims.iter() {
+                span.report(claim.address(), Some(claim.owner()), Some(*to), Some(refused));
+            }
+        };
+        let sent = claims.redirect(change.redirect).and_then(|()| self.keep_together(&mut claims, change.to));
+        if let Err(refused) = sent {
+            refuse(&claims, &refused);
+            return Err(refused);
+        }
+        while !claims.is_empty() {
+            let refused = match self.carry_out(&claims, change, &span) {
+                Ok(result) => {
+                    result?;
+                    break;
+                }
+                Err(refused) => refused,
+            };
+            // Nothing has happened yet, so what its guest can be rid of in another way goes that way.
+            if !self.detour(&mut claims, &refused) {
+                refuse(&claims, &refused);
+                return Err(refused);
+            }
+            self.keep_together(&mut claims, change.to)?;
         }
         claims.settle(change.settle);
         Ok(())
     }
 
-    /// The transition of devices that are claimed. Releases the claims.
+    /// Sends to quarantine what a guest gives back and the host cannot have without a reset of somebody else's device.
+    fn detour(&self, claims: &mut Claims<'_, P>, refused: &TransitionError) -> bool {
+        let TransitionError::OthersInReset { device, other, owner } = *refused else { return false };
+        let place = claims.binary_search_by_key(&device, |member| member.claim.address());
+        let Some(member) = place.ok().map(|place| &claims[place]) else { return false };
+        let may = member.to == Owner::Host && self.may_leave_unreset(member.claim.owner(), other, owner);
+        if let (true, Ok(place)) = (may, place) {
+            claims.divert(place, Owner::Quarantine);
+        }
+        may
+    }
+
+    /// Whether a guest's device may go to quarantine without the reset that would hit `other`: its requests are blocked
+    /// there, so the guest's memory may be freed. What is the same guest's, and whole, can come along instead.
+    fn may_leave_unreset(&self, from: Owner, other: Sbdf, others: Owner) -> bool {
+        let is_whole = || self.lock(other).is_ok_and(|device| device.broken().is_none());
+        from.guest().is_some() && !(others == from && is_whole())
+    }
+
+    /// The transition of devices that are claimed; then the claims are released. An error is a refusal: nothing has
+    /// happened, and they are still claimed.
     fn carry_out(
         &self,
         claims: &Claims<'_, P>,
         change: &Change<'_, P>,
         span: &Span<'_, P>,
-    ) -> Result<(), TransitionError> {
+    ) -> Result<Result<(), TransitionError>, TransitionError> {
         let mut work = Works::new();
         work.reserve(claims.len())?;
         for Traveller { claim, to, .. } in claims.iter() {
-            let taken = claim.with(|device, _| (device.known.clone(), core::mem::take(&mut device.bound)));
-            let (known, bound) = taken?;
+            let taken = claim.with(|device, _| {
+                (device.known.clone(), core::mem::take(&mut device.bound), device.condition.unreset)
+            });
+            let (known, bound, unreset) = taken?;
             work.push(Work::new(claim, known, bound, claim.owner(), *to));
-        }
-        let (groups, bystanders) = match self.check(&mut work, claims, change) {
-            Ok(claimed) => claimed,
-            Err(error) => {
-                for member in work.iter() {
-                    span.ended(member, Some(&error));
-                }
-                return Err(error);
+            if let Some(member) = work.last_mut() {
+                member.unreset = unreset;
             }
-        };
+        }
+        let (groups, bystanders) = self.check(&mut work, claims, change)?;
         let mut transaction = Transaction::new(self.platform(), change.steps, &mut work)?;
         let result = self.registry().relocate(claims, change.to, &mut transaction);
         let result = result.map_err(|error| transaction.explain(error));
@@ -121,9 +158,12 @@ impl<P: Platform> Lifecycle<P> {
         for (member, traveller) in transaction.work.iter_mut().zip(claims.iter()) {
             self.release(&traveller.claim, member, result.is_ok(), change.settle);
         }
+        if result.is_ok() {
+            bystanders.were_reset();
+        }
         drop((bystanders, groups));
         self.stop_endangered(transaction.work);
-        result
+        Ok(result)
     }
 
     /// Asks the platform to stop the guests whose memory a broken device may still reach.
@@ -172,27 +212,29 @@ impl<P: Platform> Lifecycle<P> {
         settle: &dyn Fn(&mut Condition, Owner),
     ) {
         let (old, view) = (core::mem::take(&mut work.bound), work.view.take());
+        work.is_settled = true;
         let (broken, from, to) = (work.broken, work.from, work.to);
         let mut rest = Some((old, view));
         let released = claim.release(|device, gone| {
             if gone {
                 return device.depart();
             }
-            if let Some((mut old, view)) = rest.take() {
+            if let Some((old, view)) = rest.take() {
                 if moved {
                     self.forget_faults(work.address);
+                    device.condition.silenced = false;
                     device.bound = Bound::seen(view);
+                    device.condition.unreset = work.unreset;
                     if from != to {
                         // The question was its old owner's, and its group waits for it in quarantine only.
                         device.condition.asked = false;
+                        device.condition.ats_failed = false;
                         device.condition.to_give_back &= to == Owner::Quarantine;
                     }
                     settle(&mut device.condition, to);
                     rest = Some((old, None));
                 } else {
-                    old.keep(view);
-                    device.bound = old;
-                    device.condition.broken = device.condition.broken.or(broken);
+                    Rest { bound: old, view, broken }.settle(&mut device.bound, &mut device.condition);
                     device.condition.will_wait = false;
                 }
             }
@@ -294,7 +336,9 @@ impl<P: Platform> Lifecycle<P> {
             let device = work[place].address;
             let scope = guarded(|| self.platform().reset_scope(device, change.kind))
                 .map_err(|error| TransitionError::failed(device, Step::Reset.name(), error))?;
-            let Some(scope) = scope else { continue };
+            // What was due when a guest gave the device back is due now, also where this transition needs none.
+            let Some(scope) = scope.or(work[place].unreset.take()) else { continue };
+            work[place].unreset = None;
             if scope == ResetScope::Function {
                 // It reaches nobody else, however large the set is.
                 work[place].reset = Some(scope);
@@ -304,15 +348,36 @@ impl<P: Platform> Lifecycle<P> {
             if work[..place].iter().any(|earlier| earlier.reset == Some(scope) && reaches(earlier.address)) {
                 continue;
             }
-            work[place].reset = Some(scope);
-            for other in scope::others(self, device, scope) {
-                if !claims.have(other)
-                    && bystanders.iter().all(|bystander| bystander.claim.address() != other)
+            let others_before = bystanders.len();
+            match self.claim_reached(device, scope, claims, change.kind, &mut bystanders) {
+                Ok(()) => work[place].reset = Some(scope),
+                Err(TransitionError::OthersInReset { other, owner, .. })
+                    if work[place].to == Owner::Quarantine
+                        && self.may_leave_unreset(work[place].from, other, owner) =>
                 {
-                    scope::claim_bystander(self, device, other, change.kind, &mut bystanders)?;
+                    bystanders.truncate(others_before);
+                    work[place].unreset = Some(scope);
                 }
+                Err(error) => return Err(error),
             }
         }
         Ok(bystanders)
+    }
+
+    /// Claims those that a reset hits beside the set.
+    fn claim_reached(
+        &self,
+        device: Sbdf,
+        scope: ResetScope,
+        claims: &Claims<'_, P>,
+        kind: Transition,
+        bystanders: &mut Claims<'_, P>,
+    ) -> Result<(), TransitionError> {
+        for other in scope::others(self, device, scope) {
+            if !claims.have(other) && bystanders.iter().all(|bystander| bystander.claim.address() != other) {
+                scope::claim_bystander(self, device, other, kind, bystanders)?;
+            }
+        }
+        Ok(())
     }
 }

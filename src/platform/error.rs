@@ -10,28 +10,19 @@ use crate::errno::Errno;
 pub struct HookError {
     errno: Errno,
     reason: &'static str,
-    /// Nobody returned this: the hook panicked. (A constant's text has no one address, so it cannot tell.)
-    panicked: bool,
 }
 
 impl HookError {
     /// What a C caller gets, and a reason for the log.
     pub const fn new(errno: Errno, reason: &'static str) -> Self {
-        Self { errno, reason, panicked: false }
+        Self { errno, reason }
     }
 
     /// The hook panicked. Under `std` the panic was caught; its message has gone to the panic hook.
-    #[cfg(all(feature = "std", not(loom)))]
-    pub(crate) const PANICKED: Self =
-        Self { errno: Errno::EIO, reason: "the platform's hook panicked", panicked: true };
+    pub(crate) const PANICKED: Self = Self::new(Errno::EIO, "the platform's hook panicked");
 
     /// The platform cannot say that DMA is blocked.
     pub(crate) const NOT_BLOCKED: Self = Self::new(Errno::EBUSY, "it is not certain that DMA is blocked");
-
-    /// Whether the hook panicked.
-    pub(crate) const fn is_panic(self) -> bool {
-        self.panicked
-    }
 
     /// What a C caller gets.
     pub const fn errno(self) -> Errno {

@@ -20,7 +20,7 @@ pub type Binding<D> = Option<Box<dyn Attachment<D>>>;
 /// | checks | [`permit`](Self::permit), [`has_driver`](Self::has_driver), [`reset_scope`](Self::reset_scope) |
 /// | 1 | the old owner's attachments are undone, its vPCI last |
 /// | 2 | MSI and bus mastering off, by configuration writes; [`await_idle`](Self::await_idle) |
-/// | 3 | [`set_ats`](Self::set_ats) off |
+/// | 3 | [`set_ats`](Self::set_ats) off; if it was on, [`iommu_flush`](Self::iommu_flush) |
 /// | 4 | [`iommu_block`](Self::iommu_block) for every requester ID; [`iommu_flush`](Self::iommu_flush) |
 /// | 5 | [`reset`](Self::reset) |
 /// | 6 | [`iommu_attach`](Self::iommu_attach) to the new owner for every requester ID; [`iommu_flush`](Self::iommu_flush) |
@@ -46,7 +46,9 @@ pub trait Platform: Send + Sync {
     /// What is known of a device that is being added, beside its configuration space. An error refuses the add.
     fn facts(&self, device: Sbdf) -> Result<Facts, HookError>;
 
-    /// Whether this may happen at all. Called once for each device, before anything is touched.
+    /// Whether this may happen at all. Called for each device, before anything is touched: for every change of owner,
+    /// adds, removals, resets (not those that the host reports), preparing and releasing the MSI-X table, and asking a
+    /// guest to let a device go. Called once; once more for a device that is sent to quarantine instead of the host.
     fn permit(&self, request: &Request) -> Result<(), Refusal>;
 
     /// Whether a device on the host's list is in use by a driver there. A group with such a member is not viable.

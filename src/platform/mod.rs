@@ -10,7 +10,7 @@
 //!   thread; in the teardown of a removal that waits, on the thread that completes it.
 //! - *References*: the device is claimed by the transition that calls, and kept by a reference of it, so it cannot
 //!   be removed or moved meanwhile. (Questions are asked without a claim where there is nothing to claim yet or it is
-//!   about another device: `facts` and `permit` at an add, `permit` at a removal, `has_driver`, `ask_unplug`.) It can be reported gone: an operation on hardware that is not there any more may fail, and
+//!   about another device: `facts` and `permit` at an add, `permit` at a removal, `has_driver`, `ask_unplug` and its `permit`.) It can be reported gone: an operation on hardware that is not there any more may fail, and
 //!   no further one comes.
 //! - *Locks*: none of this crate's is held, so a hook may block, and may call the registry for other devices. It
 //!   may lock its own device ([`Claimed::with`]). A transition of its own device is `Busy`. **One exception**:
@@ -28,14 +28,14 @@ mod attachment;
 mod error;
 mod facts;
 mod hooks;
-#[cfg(any(feature = "std", loom))]
+#[cfg(any(feature = "std", loom, shuttle))]
 mod simulated;
 
 pub use attachment::{Attachment, AttachmentKind, Claimed, Hardware};
 pub use error::{HookError, Refusal};
 pub use facts::{Facts, GroupId, Request, ResetKind, ResetScope, Switch, Width};
 pub use hooks::{Binding, Platform};
-#[cfg(any(feature = "std", loom))]
+#[cfg(any(feature = "std", loom, shuttle))]
 pub use simulated::{
     Bar, Call, ConfigBytes, Detail, Dma, Entry, Fault, Hook, ResetSupport, Rule, Simulated, Stopped,
     VirtualFunctions,

@@ -49,7 +49,7 @@ pub(crate) use remove::Closing;
 pub use remove::RemoveError;
 pub use snapshot::{Devices, Listed};
 pub use status::{Phase, Status};
-#[cfg(all(feature = "std", not(loom)))]
+#[cfg(all(feature = "std", not(any(loom, shuttle))))]
 pub(crate) use ticket::block_on;
 pub use ticket::{RemovalTicket, TicketError};
 

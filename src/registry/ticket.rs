@@ -146,14 +146,14 @@ impl<D, L: RawLock> RemovalTicket<D, L> {
     ///
     /// The one call here whose allocation (of a waker) cannot fail but abort. Where memory may run out, use
     /// [`try_complete`](Self::try_complete), or poll with a waker of your own.
-    #[cfg(all(feature = "std", not(loom)))]
+    #[cfg(all(feature = "std", not(any(loom, shuttle))))]
     pub fn wait(&mut self, deadline: Option<std::time::Instant>) -> Result<(), TicketError> {
         block_on(deadline, |waker| self.advance(Some(waker))).unwrap_or(Err(TicketError::TimedOut))
     }
 }
 
 /// Blocks until `poll` is ready; `None` at the deadline.
-#[cfg(all(feature = "std", not(loom)))]
+#[cfg(all(feature = "std", not(any(loom, shuttle))))]
 pub(crate) fn block_on<R>(
     deadline: Option<std::time::Instant>,
     mut poll: impl FnMut(&Waker) -> Poll<R>,

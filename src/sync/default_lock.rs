@@ -1,17 +1,21 @@
-//! The lock a registry uses when the embedder names none: `parking_lot` under `std`, loom's under loom.
+//! The lock a registry uses when the embedder names none: `parking_lot` under `std`, the model checker's in a model.
 
 use core::fmt;
 use core::num::NonZeroUsize;
 
 use super::{RawLock, WaitTable};
+#[cfg(loom)]
+use loom as checker;
+#[cfg(shuttle)]
+use shuttle as checker;
 
 /// `parking_lot`'s mutex: one byte, no allocation, waiters parked by the system.
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 pub struct DefaultLock(parking_lot::RawMutex);
 
 // SAFETY: `parking_lot::RawMutex` is a mutual-exclusion lock with acquire and release semantics; the address of
 // a thread-local variable belongs to one running thread at a time.
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 unsafe impl RawLock for DefaultLock {
     #[inline]
     fn new() -> Self {
@@ -54,39 +58,39 @@ unsafe impl RawLock for DefaultLock {
     }
 }
 
-/// loom's mutex. Its guard stays in the lock between `lock` and `unlock`.
-#[cfg(loom)]
+/// The model checker's mutex. Its guard stays in the lock between `lock` and `unlock`.
+#[cfg(any(loom, shuttle))]
 pub struct DefaultLock {
-    mutex: loom::sync::Mutex<()>,
-    guard: core::cell::UnsafeCell<Option<loom::sync::MutexGuard<'static, ()>>>,
+    mutex: checker::sync::Mutex<()>,
+    guard: core::cell::UnsafeCell<Option<checker::sync::MutexGuard<'static, ()>>>,
 }
 
 // SAFETY: the guard is reached only by the thread that holds the mutex.
-#[cfg(loom)]
+#[cfg(any(loom, shuttle))]
 unsafe impl Send for DefaultLock {}
 // SAFETY: as above.
-#[cfg(loom)]
+#[cfg(any(loom, shuttle))]
 unsafe impl Sync for DefaultLock {}
 
-#[cfg(loom)]
+#[cfg(any(loom, shuttle))]
 impl DefaultLock {
-    fn keep(&self, guard: loom::sync::MutexGuard<'_, ()>) {
+    fn keep(&self, guard: checker::sync::MutexGuard<'_, ()>) {
         // SAFETY: the guard borrows `self.mutex`, lives beside it and is taken out before `self` moves or goes;
         // holding the mutex, this thread alone reaches the cell.
         unsafe {
             *self.guard.get() = Some(core::mem::transmute::<
-                loom::sync::MutexGuard<'_, ()>,
-                loom::sync::MutexGuard<'static, ()>,
+                checker::sync::MutexGuard<'_, ()>,
+                checker::sync::MutexGuard<'static, ()>,
             >(guard));
         }
     }
 }
 
-// SAFETY: loom's mutex excludes; loom's thread-local variables are one per modelled thread.
-#[cfg(loom)]
+// SAFETY: the checker's mutex excludes; its thread-local variables are one per modelled thread.
+#[cfg(any(loom, shuttle))]
 unsafe impl RawLock for DefaultLock {
     fn new() -> Self {
-        Self { mutex: loom::sync::Mutex::new(()), guard: core::cell::UnsafeCell::new(None) }
+        Self { mutex: checker::sync::Mutex::new(()), guard: core::cell::UnsafeCell::new(None) }
     }
 
     fn lock(&self) {
@@ -106,7 +110,7 @@ unsafe impl RawLock for DefaultLock {
     fn current() -> NonZeroUsize {
         // Numbers, not addresses: loom does not see that freeing and reusing memory synchronizes threads.
         static NEXT: core::sync::atomic::AtomicUsize = core::sync::atomic::AtomicUsize::new(1);
-        loom::thread_local! {
+        checker::thread_local! {
             static HERE: usize = NEXT.fetch_add(1, core::sync::atomic::Ordering::Relaxed);
         }
         HERE.with(|here| NonZeroUsize::new(*here).unwrap_or(NonZeroUsize::MAX))
@@ -114,12 +118,12 @@ unsafe impl RawLock for DefaultLock {
 
     fn waiters() -> &'static WaitTable<Self> {
         use super::{WAIT_BUCKETS, WaitBucket};
-        loom::lazy_static! {
+        checker::lazy_static! {
             static ref WAITERS: WaitTable<DefaultLock> = WaitTable::new(core::array::from_fn::<_, WAIT_BUCKETS, _>(
                 |_| WaitBucket::from_raw(DefaultLock::new(), alloc::vec::Vec::new())
             ));
         }
-        // SAFETY: loom drops its statics at the end of an execution, when no modelled thread runs any more.
+        // SAFETY: the checker drops its statics at the end of an execution, when no modelled thread runs any more.
         unsafe { core::mem::transmute::<&WaitTable<Self>, &'static WaitTable<Self>>(&*WAITERS) }
     }
 }

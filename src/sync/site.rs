@@ -1,9 +1,9 @@
 //! Named places where the protocol can be weakened on purpose.
 //!
 //! A model that cannot fail proves nothing. Every ordering and every check the protocol depends on asks here
-//! first, under its own name; `PCIDEVS_MUTANT=name[,name...]` in the environment breaks it. One loom build
-//! therefore runs all mutants, and the same switches, under the test-only feature `mutants`, show that `soak`
-//! notices a broken build. In every other build [`weakened`] is the constant `false` and costs nothing.
+//! first, under its own name; `PCIDEVS_MUTANT=name[,name...]` in the environment breaks it. One build, for loom or
+//! for shuttle, therefore runs all mutants, and the same switches, under the test-only feature `mutants`, show that
+//! `soak` notices a broken build. In every other build [`weakened`] is the constant `false` and costs nothing.
 
 use core::sync::atomic::Ordering;
 
@@ -13,7 +13,7 @@ macro_rules! sites {
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub(crate) enum Site { $($(#[doc = $doc])* $site,)* }
 
-        #[cfg(any(loom, feature = "mutants"))]
+        #[cfg(any(loom, shuttle, feature = "mutants"))]
         impl Site {
             const fn name(self) -> &'static str {
                 match self { $(Self::$site => $name,)* }
@@ -21,7 +21,7 @@ macro_rules! sites {
         }
 
         /// The names of all sites, in the order of their declaration.
-        #[cfg(any(loom, feature = "mutants"))]
+        #[cfg(any(loom, shuttle, feature = "mutants"))]
         pub(crate) const NAMES: &[&str] = &[$($name,)*];
     };
 }
@@ -157,13 +157,13 @@ sites! {
     DrainVeils = "drain-veils",
 }
 
-#[cfg(not(any(loom, feature = "mutants")))]
+#[cfg(not(any(loom, shuttle, feature = "mutants")))]
 #[inline(always)]
 pub(crate) const fn weakened(_: Site) -> bool {
     false
 }
 
-#[cfg(any(loom, feature = "mutants"))]
+#[cfg(any(loom, shuttle, feature = "mutants"))]
 pub(crate) fn weakened(site: Site) -> bool {
     use std::sync::OnceLock;
     static MUTANTS: OnceLock<Vec<&'static str>> = OnceLock::new();

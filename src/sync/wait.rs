@@ -11,14 +11,14 @@
 
 use alloc::vec::Vec;
 use core::fmt;
+use core::sync::atomic::AtomicU64;
 use core::task::Waker;
 
-use super::unexplored::AtomicU64;
 use super::{Lock, Ordering, RawLock};
 use crate::memory::NoMemory;
 
-/// How many buckets a [`WaitTable`] has.
-pub const WAIT_BUCKETS: usize = if cfg!(loom) { 1 } else { 64 };
+/// How many buckets a [`WaitTable`] has. In a model one: which bucket it is must not depend on where memory is.
+pub const WAIT_BUCKETS: usize = if cfg!(any(loom, shuttle)) { 1 } else { 64 };
 
 /// One bucket: the tickets whose slots hash to it.
 pub type WaitBucket<L> = Lock<Vec<Waiter>, L>;
@@ -51,6 +51,7 @@ pub(crate) struct Number(u64);
 
 impl Number {
     fn next() -> Self {
+        // Not a model's: it outlives the execution, and no interleaving is decided by it.
         static NEXT: AtomicU64 = AtomicU64::new(0);
         Self(NEXT.fetch_add(1, Ordering::Relaxed))
     }

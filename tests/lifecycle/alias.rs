@@ -1,7 +1,7 @@
 //! A requester ID that several devices have, when one of them leaves.
 
 use pcidevs::Owner;
-use pcidevs::lifecycle::TransitionError;
+use pcidevs::lifecycle::{DeviceInfo, TransitionError};
 use pcidevs::platform::{Entry, Fault, Hook};
 
 use crate::scaffold::{
@@ -133,5 +133,72 @@ fn an_alias_that_a_broken_device_has_goes_to_nobody_else() {
     machine.repair(at(broken)).expect("repaired");
     machine.deassign(&set(&BEHIND), Owner::Quarantine).expect("together");
     assert_eq!(entry(&machine, ALIAS), Entry::Attached(Owner::Host));
+    check(&machine);
+}
+
+/// The bridge and the first of the two; the second one is there and not reported yet.
+fn one_behind_a_bridge() -> Machine {
+    let machine = empty();
+    plug(&machine, "00:02.0", pci_bridge(0, 1));
+    plug(&machine, BEHIND[0], nic());
+    machine.platform().plug(at(BEHIND[1]), nic());
+    machine
+}
+
+fn add_second(machine: &Machine) -> Result<(), TransitionError> {
+    machine.add(at(BEHIND[1]), DeviceInfo::default(), 7).map(drop).map_err(|error| error.reason)
+}
+
+#[test]
+fn an_add_that_fails_does_not_clear_what_another_add_has_set() {
+    let machine = empty();
+    plug(&machine, "00:02.0", pci_bridge(0, 1));
+    machine.platform().plug(at(BEHIND[0]), nic());
+    machine.platform().plug(at(BEHIND[1]), nic());
+    let added = while_it_hangs(
+        &machine,
+        Hook::IommuAttach,
+        || machine.add(at(BEHIND[0]), DeviceInfo::default(), 7),
+        || {
+            assert_eq!(add_second(&machine), Err(TransitionError::GroupBusy(at(BEHIND[1]))));
+            fail(&machine, Hook::IommuFlush);
+        },
+    );
+    assert_eq!(failure(added.map_err(|error| error.reason)).error, OUTAGE);
+    assert_eq!(entry(&machine, ALIAS), Entry::Absent);
+    add_second(&machine).expect("nobody else is on the way");
+    assert_eq!(entry(&machine, ALIAS), Entry::Attached(Owner::Host));
+    check(&machine);
+}
+
+#[test]
+fn nobody_comes_to_an_alias_that_a_removal_clears() {
+    let machine = one_behind_a_bridge();
+    let removed = while_it_hangs(
+        &machine,
+        Hook::IommuDetach,
+        || machine.remove_device(at(BEHIND[0])),
+        || assert_eq!(add_second(&machine), Err(TransitionError::GroupBusy(at(BEHIND[1])))),
+    );
+    removed.expect("unused");
+    add_second(&machine).expect("nobody else is on the way");
+    assert_eq!(entry(&machine, ALIAS), Entry::Attached(Owner::Host));
+    check(&machine);
+}
+
+#[test]
+fn an_alias_is_not_cleared_while_somebody_comes_to_it() {
+    let machine = one_behind_a_bridge();
+    let added = while_it_hangs(
+        &machine,
+        Hook::IommuFlush,
+        || add_second(&machine),
+        || machine.report_gone(at(BEHIND[0])).expect("known"),
+    );
+    added.expect("it comes all the same");
+    assert_eq!(machine.run_deferred(), 0, "the rest of the one that is gone");
+    assert_eq!(entry(&machine, ALIAS), Entry::Attached(Owner::Host), "the other one has it");
+    assert_eq!(entry(&machine, BEHIND[0]), Entry::Absent);
+    plug(&machine, BEHIND[0], nic());
     check(&machine);
 }

@@ -237,3 +237,23 @@ fn assign_resets_the_count_of_faults() {
     machine.assign(&set(&[NIC]), GUEST).expect("assigned");
     assert_eq!(machine.report_fault(at(NIC)), Some(1));
 }
+
+#[test]
+fn ats_that_was_on_is_switched_off_and_flushed_before_the_iommu_blocks() {
+    let machine = machine(&[NIC]);
+    machine.platform().set_ats(at(NIC), Switch::On).expect("it has ATS");
+    let before = dump(&machine);
+    machine.platform().record(true);
+    machine.assign(&set(&[NIC]), GUEST).expect("assigned");
+    let story = machine.platform().story();
+    let off = story.iter().position(|call| call.starts_with("set_ats")).expect("switched off");
+    let after = story[off + 1..off + 3].iter().map(|call| call.split(' ').next().unwrap_or_default());
+    assert_eq!(after.collect::<Vec<_>>(), ["iommu_flush", "iommu_block"]);
+
+    let machine = crate::scaffold::machine(&[NIC]);
+    machine.platform().set_ats(at(NIC), Switch::On).expect("it has ATS");
+    fail(&machine, Hook::IommuFlush);
+    let failed = failure(machine.assign(&set(&[NIC]), GUEST));
+    assert_eq!((failed.step, failed.undo.len()), ("flush ATS", 0));
+    assert_eq!(dump(&machine), before, "ATS is on again");
+}

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use pcidevs::lifecycle::{Unplug, What};
+use pcidevs::lifecycle::{DeviceInfo, Unplug, What};
 use pcidevs::platform::{Fault, Hook, ResetKind};
 use pcidevs::{Errno, Owner, Sbdf, Transition};
 
@@ -94,7 +94,7 @@ fn gone_faults_and_questions_are_events() {
     let machine = assigned(&[NIC]);
     let log = watch(&machine);
     machine.request_unplug(at(NIC)).expect("asked");
-    machine.unplug_answered(at(NIC), Unplug::TimedOut).expect("asked");
+    machine.unplug_answered(at(NIC), GUEST, Unplug::TimedOut).expect("asked");
     for _ in 0..10 {
         machine.report_fault(at(NIC));
     }
@@ -220,4 +220,59 @@ fn a_panicking_hook_is_an_event_like_any_failure() {
     machine.platform().fail_next(Hook::IommuBlock, Fault::Panic);
     machine.assign(&set(&[NIC]), GUEST).expect_err("it panicked");
     assert_eq!(texts(&log), ["assign host to domain 1: EIO"]);
+}
+
+#[test]
+fn a_scan_and_an_add_again_are_events() {
+    let machine = empty();
+    let log = watch(&machine);
+    machine.platform().plug(at(NIC), nic());
+    assert_eq!(machine.scan(at(NIC).segment(), |_| 1), Ok(1));
+    assert_eq!(texts(&log), ["add - to unowned: ok"]);
+    for _ in 0..2 {
+        machine.add(at(NIC), DeviceInfo::default(), 7).expect("known");
+    }
+    assert_eq!(texts(&log), ["adopt unowned to host: ok", "add unowned to host: ok", "add host to host: ok"]);
+    fail(&machine, Hook::Facts);
+    machine.add(at(NIC), DeviceInfo::default(), 7).expect_err("a hook failed");
+    machine.platform().plug(at("00:04.0"), nic());
+    fail(&machine, Hook::Permit);
+    machine.scan(at(NIC).segment(), |_| 1).expect_err("denied");
+    assert_eq!(texts(&log), ["add host to host: EIO", "add - to unowned: EPERM"]);
+}
+
+#[test]
+fn a_removal_that_begins_and_is_cancelled_is_an_event() {
+    let machine = machine(&[NIC]);
+    let log = watch(&machine);
+    let ticket = machine.begin_removal(at(NIC)).expect("known");
+    machine.begin_removal(at(NIC)).map(drop).expect_err("begun already");
+    ticket.cancel().expect("pending");
+    drop(machine.begin_removal(at(NIC)).expect("known"));
+    let expected = ["RemovalBegun", "remove host to host: EBUSY", "RemovalCancelled"];
+    assert_eq!(texts(&log), [&expected[..], &["RemovalBegun", "RemovalCancelled"]].concat());
+    let mut ticket = machine.begin_removal(at(NIC)).expect("known");
+    assert_eq!(ticket.try_complete(), Ok(true));
+    drop(ticket);
+    assert_eq!(texts(&log), ["RemovalBegun", "remove host to -: ok"]);
+}
+
+#[test]
+fn refusals_of_what_moves_nothing_are_events() {
+    let machine = machine(&[NIC]);
+    let log = watch(&machine);
+    let used = while_it_hangs(
+        &machine,
+        Hook::Reset,
+        || machine.reset(at(NIC), ResetKind::Flr),
+        || {
+            machine.reset(at(NIC), ResetKind::Flr).expect_err("under way");
+            machine.report_reset(at(NIC), ResetKind::Flr).expect_err("under way");
+            machine.msi_prepare(at(NIC)).expect_err("under way");
+        },
+    );
+    used.expect("reset");
+    let refused =
+        ["reset host to host: EBUSY", "reset host to host: EBUSY", "interrupts host to host: EBUSY"];
+    assert_eq!(texts(&log), [&refused[..], &["reset host to host: ok"]].concat());
 }

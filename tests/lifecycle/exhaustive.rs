@@ -192,7 +192,7 @@ pub(crate) fn cases() -> Vec<Case> {
                 machine.request_unplug(at("05:01.0")).expect("asked");
                 machine
             },
-            |machine| machine.unplug_answered(at("05:01.0"), Unplug::Acked),
+            |machine| machine.unplug_answered(at("05:01.0"), GUEST, Unplug::Acked),
         ),
         leaves("remove", prepared, |machine| machine.remove_device(at("05:01.0"))),
         leaves("remove from quarantine", in_quarantine, |machine| machine.remove_device(at("05:01.0"))),

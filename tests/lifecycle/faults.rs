@@ -1,11 +1,11 @@
 //! Faults and flush timeouts.
 
-use pcidevs::platform::{Fault, Hook, Platform, Switch, Width};
+use pcidevs::platform::{Fault, Hook, Platform, ResetKind, Switch, Width};
 use pcidevs::{Errno, Owner};
 
 use crate::scaffold::{
     COMMAND, GUEST, MASTER, Machine, OUTAGE, TO_GUEST, assigned, at, check, empty, errno, fail, failure,
-    listed, machine, nic, owner, plug, set, work,
+    listed, machine, nic, owner, plug, set, while_it_hangs, work,
 };
 
 const NIC: &str = "00:03.0";
@@ -159,4 +159,60 @@ fn a_flush_timeout_during_a_transition_breaks_the_device_wherever_it_ends() {
     let status = machine.status(at(NIC)).expect("known");
     assert!(status.broken.is_some());
     assert_eq!(errno(machine.assign(&set(&[NIC]), GUEST)), Errno::EBADF);
+}
+
+/// Fails at its last step, after the device was reset; something happens to it during that reset.
+fn assign_in_vain(machine: &Machine, meanwhile: impl FnOnce()) {
+    fail(machine, Hook::Bind);
+    let assigned = while_it_hangs(machine, Hook::Reset, || machine.assign(&set(&[NIC]), GUEST), meanwhile);
+    assert_eq!(failure(assigned).error, OUTAGE);
+    assert_eq!(owner(machine, NIC), Some(Owner::Host));
+}
+
+#[test]
+fn an_undo_does_not_switch_on_the_ats_that_a_flush_timeout_switched_off() {
+    let machine = machine(&[NIC]);
+    machine.platform().set_ats(at(NIC), Switch::On).expect("it has ATS");
+    assign_in_vain(&machine, || machine.report_flush_timeout(at(NIC)).expect("known"));
+    assert_eq!(machine.platform().ats(at(NIC)), Switch::Off);
+    // Its next owner may have it again, and an undo brings that back.
+    machine.assign(&set(&[NIC]), GUEST).expect("assigned");
+    machine.deassign(&set(&[NIC]), TO_GUEST).expect("deassigned");
+    machine.platform().set_ats(at(NIC), Switch::On).expect("it has ATS");
+    assign_in_vain(&machine, || ());
+    assert_eq!(machine.platform().ats(at(NIC)), Switch::On);
+    check(&machine);
+}
+
+#[test]
+fn a_reset_does_not_switch_on_the_ats_that_a_flush_timeout_switched_off() {
+    let machine = machine(&[NIC]);
+    machine.platform().set_ats(at(NIC), Switch::On).expect("it has ATS");
+    let reset = while_it_hangs(
+        &machine,
+        Hook::Reset,
+        || machine.reset(at(NIC), ResetKind::Flr),
+        || machine.report_flush_timeout(at(NIC)).expect("known"),
+    );
+    reset.expect("reset");
+    assert_eq!(machine.platform().ats(at(NIC)), Switch::Off);
+    check(&machine);
+}
+
+#[test]
+fn an_undo_does_not_switch_on_the_bus_mastering_of_a_device_that_faulted_too_often() {
+    let machine = machine(&[NIC]);
+    let command = || machine.platform().config_read(at(NIC), COMMAND, Width::Word);
+    assign_in_vain(&machine, || {
+        (0..10).for_each(|_| assert!(machine.report_fault(at(NIC)).is_some()));
+        machine.run_deferred();
+    });
+    assert_eq!(command(), MASTER & !4, "the rest is as before");
+    // Until its faults are forgotten.
+    machine.assign(&set(&[NIC]), GUEST).expect("assigned");
+    machine.deassign(&set(&[NIC]), TO_GUEST).expect("deassigned");
+    work(&machine, NIC);
+    assign_in_vain(&machine, || ());
+    assert_eq!(command(), MASTER);
+    check(&machine);
 }

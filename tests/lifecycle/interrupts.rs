@@ -1,7 +1,7 @@
 //! MSI prepare and release: the MSI-X table is the host's before another domain uses the device.
 
 use pcidevs::lifecycle::TransitionError;
-use pcidevs::platform::{AttachmentKind, ConfigBytes, Hook};
+use pcidevs::platform::{AttachmentKind, ConfigBytes, Hook, Refusal, Rule};
 use pcidevs::{Errno, Holder, Transition};
 
 use crate::bench::VECTOR;
@@ -23,7 +23,13 @@ fn prepare_maps_the_table_once_and_release_unmaps_it_once() {
     assert_eq!(attachments, [AttachmentKind::Vpci, AttachmentKind::MsixTable]);
     machine.msi_release(at(NIC)).expect("released");
     machine.msi_release(at(NIC)).expect("released already");
-    assert_eq!(machine.platform().story(), ["msix_prepare 0000:00:03.0", "msix_release 0000:00:03.0"]);
+    let expected = [
+        "permit 0000:00:03.0, interrupts to host",
+        "msix_prepare 0000:00:03.0",
+        "permit 0000:00:03.0, interrupts to host",
+        "msix_release 0000:00:03.0",
+    ];
+    assert_eq!(machine.platform().story(), expected);
     assert!(!machine.platform().msix_prepared(at(NIC)));
     check(&machine);
 }
@@ -104,4 +110,18 @@ fn a_removal_that_fails_gives_the_table_back() {
     assert!(machine.platform().msix_prepared(at(NIC)));
     machine.remove_device(at(NIC)).expect("asked for again");
     assert!(!machine.platform().msix_prepared(at(NIC)));
+}
+
+#[test]
+fn the_policy_is_asked_before_the_table_is_prepared_and_released() {
+    let (machine, nic) = (machine(&[NIC]), at(NIC));
+    let denied = Rule::new(Refusal::Denied).transition(Transition::Interrupts);
+    machine.platform().refuse(denied.device(nic));
+    assert_eq!(machine.msi_prepare(nic), Err(TransitionError::Refused(nic, Refusal::Denied)));
+    assert!(!machine.platform().msix_prepared(nic));
+    machine.platform().permit_all();
+    machine.msi_prepare(nic).expect("prepared");
+    machine.platform().refuse(denied);
+    assert_eq!(machine.msi_release(nic), Err(TransitionError::Refused(nic, Refusal::Denied)));
+    assert!(machine.platform().msix_prepared(nic));
 }

@@ -106,7 +106,7 @@ fn operations_on_unknown_devices_create_nothing() {
         machine.report_gone(unknown),
         machine.report_flush_timeout(unknown),
         machine.request_unplug(unknown),
-        machine.unplug_answered(unknown, pcidevs::lifecycle::Unplug::Acked),
+        machine.unplug_answered(unknown, crate::scaffold::GUEST, pcidevs::lifecycle::Unplug::Acked),
         machine.group_of(unknown).map(drop),
     ];
     for (place, result) in refused.into_iter().enumerate() {

@@ -32,3 +32,4 @@ mod stray;
 mod subtree;
 mod ticket;
 mod unplug;
+mod unreset;

@@ -1,7 +1,7 @@
 //! Resets: the whole of what a reset reaches is claimed, and what owners see is made anew.
 
 use pcidevs::lifecycle::{TransitionError, Visibility};
-use pcidevs::platform::{AttachmentKind, Hook, Platform, ResetKind, ResetSupport, Switch};
+use pcidevs::platform::{AttachmentKind, Hook, Platform, Refusal, ResetKind, ResetSupport, Rule, Switch};
 use pcidevs::{Errno, Owner, Transition};
 
 use crate::bench::IRQFD;
@@ -30,6 +30,7 @@ fn reset_makes_the_view_anew_and_undoes_what_was_registered() {
     machine.platform().record(true);
     machine.reset(at(NIC), ResetKind::Flr).expect("reset");
     let expected = [
+        "permit 0000:00:03.0, reset to domain 1",
         "reset_scope 0000:00:03.0, reset",
         "undo irqfd of 0000:00:03.0",
         "undo vPCI of 0000:00:03.0",
@@ -190,4 +191,19 @@ fn a_device_without_a_reset_is_eopnotsupp() {
     machine.platform().set_reset(at(NIC), ResetSupport::Missing);
     assert_eq!(errno(machine.reset(at(NIC), ResetKind::Flr)), Errno::EOPNOTSUPP);
     assert_eq!(owner(&machine, NIC), Some(Owner::Host));
+}
+
+#[test]
+fn the_policy_is_asked_of_every_device_that_is_reset() {
+    for denied in ["00:03.0", "00:03.1"] {
+        let machine = assigned(&["00:03.0", "00:03.1"]);
+        machine.platform().set_reset(at(NIC), ResetSupport::Slot);
+        let rule = Rule::new(Refusal::Denied).transition(Transition::Reset).to(TO_GUEST);
+        machine.platform().refuse(rule.device(at(denied)));
+        let before = dump(&machine);
+        let refused = machine.reset(at(NIC), ResetKind::Hot);
+        assert_eq!(refused, Err(TransitionError::Refused(at(denied), Refusal::Denied)));
+        assert_eq!(dump(&machine), before);
+        machine.report_reset(at(denied), ResetKind::Hot).expect("it has happened");
+    }
 }

@@ -1,6 +1,6 @@
 //! `remove_slot` and `remove_subtree`: all or none.
 
-use pcidevs::lifecycle::{TransitionError, Visibility};
+use pcidevs::lifecycle::{DeviceInfo, TransitionError, Visibility};
 use pcidevs::platform::{Fault, Hook, Refusal, Rule};
 use pcidevs::{Errno, Holder, Owner, Transition};
 
@@ -147,4 +147,57 @@ fn remove_slot_on_a_bus_without_bridges_or_vfs() {
     failure(machine.remove_slot(at("00:03.0")));
     machine.remove_slot(at("00:03.0")).expect("asked for again");
     assert_eq!(listed(&machine, Owner::Host), ["0000:00:04.0"]);
+}
+
+#[test]
+fn a_bridge_that_comes_after_what_is_behind_it_is_refused() {
+    let machine = empty();
+    plug(&machine, "01:00.0", nic());
+    plug(&machine, "01:00.1", nic());
+    machine.platform().plug(at("00:01.0"), port(1, 1));
+    let add = || machine.add(at("00:01.0"), DeviceInfo::default(), 7).map_err(|error| error.reason);
+    let before = dump(&machine);
+    let refused = add();
+    let expected = TransitionError::BridgeTooLate { bridge: at("00:01.0"), behind: at("01:00.0") };
+    assert_eq!(refused, Err(expected));
+    assert_eq!(errno(refused), Errno::EBUSY);
+    assert_eq!(dump(&machine), before);
+    for address in ["01:00.0", "01:00.1"] {
+        machine.remove_device(at(address)).expect("it holds nothing");
+    }
+    add().expect("first");
+    plug(&machine, "01:00.0", nic());
+    plug(&machine, "01:00.1", nic());
+    let holders = [Holder::Child(at("01:00.0")), Holder::Child(at("01:00.1"))];
+    held_by(machine.remove_device(at("00:01.0")), &holders);
+    check(&machine);
+}
+
+#[test]
+fn a_bridge_does_not_come_above_what_is_on_its_way() {
+    let machine = empty();
+    machine.platform().plug(at("00:01.0"), port(1, 1));
+    machine.platform().plug(at("01:00.0"), nic());
+    let add = |address| machine.add(at(address), DeviceInfo::default(), 7).map_err(|error| error.reason);
+    let too_late = TransitionError::BridgeTooLate { bridge: at("00:01.0"), behind: at("01:00.0") };
+    let added = while_it_hangs(
+        &machine,
+        Hook::Bind,
+        || add("01:00.0"),
+        || assert_eq!(add("00:01.0"), Err(too_late.clone())),
+    );
+    added.expect("added");
+    assert_eq!(add("00:01.0"), Err(too_late));
+    machine.remove_device(at("01:00.0")).expect("unused");
+    // The other way round: what comes while its bridge is on its way comes again.
+    let added = while_it_hangs(
+        &machine,
+        Hook::Bind,
+        || add("00:01.0"),
+        || assert_eq!(errno(add("01:00.0")), Errno::EBUSY),
+    );
+    added.expect("added");
+    add("01:00.0").expect("its bridge is there");
+    held_by(machine.remove_device(at("00:01.0")), &[Holder::Child(at("01:00.0"))]);
+    check(&machine);
 }

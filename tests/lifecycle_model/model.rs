@@ -235,7 +235,7 @@ impl Model {
                     DONE
                 }
             },
-            Operation::UnplugAnswered(at, answer) => self.unplug_answered(at.0, *answer),
+            Operation::UnplugAnswered(at, guest, answer) => self.unplug_answered(at.0, *guest, *answer),
             Operation::Get(at) => self.take_use(at.0, false),
             Operation::Hold(at) => self.take_use(at.0, true),
             Operation::Drop(which) => {
@@ -326,6 +326,15 @@ impl Model {
         let parent = self.parent(at);
         if parent.is_some_and(|bridge| !self.can_be_used(bridge)) {
             reasons.insert(Reason::Busy);
+        }
+        // What is behind a bridge was set up without it.
+        let behind = Function::find(at).behind();
+        let is_behind = |other: &Sbdf| {
+            let bus = other.bus().number();
+            behind.is_some_and(|(first, last)| (first..=last).contains(&bus))
+        };
+        if self.devices.keys().any(is_behind) {
+            reasons.insert(Reason::BridgeTooLate);
         }
         let requesters = self.requesters(at);
         // Leavings at its address, or at another one that its requests carry.
@@ -587,6 +596,13 @@ impl Model {
         self.devices.keys().copied().filter(|other| *other != at && hit(other)).collect()
     }
 
+    /// The first that is in the way of the reset of this device, which moves with the others.
+    fn first_in_reset(&self, at: Sbdf, moved: &[Sbdf]) -> Option<&Device> {
+        let is_hit = |other: &Sbdf| !moved.contains(other) && !Device::is_bridge(*other);
+        let hit = self.reset_reaches(at).into_iter().filter(is_hit).map(|other| &self.devices[&other]);
+        hit.into_iter().find(|other| other.owner != Owner::Quarantine)
+    }
+
     /// Why the resets of these devices cannot be.
     fn resets(&self, moved: &[Sbdf]) -> Reasons {
         let mut reasons = Reasons::new();
@@ -749,10 +765,37 @@ impl Model {
         }
         let leaving: Vec<_> =
             moved.iter().map(|(at, _)| *at).filter(|at| self.way_back(*at) != Some((from, true))).collect();
-        let destination =
-            |at: Sbdf| moved.iter().find(|(moved, _)| *moved == at).map_or(from, |(_, (to, _))| *to);
-        reasons.extend(self.apart(&leaving, destination));
-        reasons.extend(self.resets(&leaving));
+        let apart = |moved: &[(Sbdf, (Owner, bool))]| {
+            let to = |at: Sbdf| moved.iter().find(|(moved, _)| *moved == at).map_or(from, |(_, (to, _))| *to);
+            self.apart(&leaving, to)
+        };
+        reasons.extend(apart(&moved));
+        if from.guest().is_some() {
+            // What the host cannot have without a reset of somebody else's device waits for it in quarantine.
+            for at in &leaving {
+                match self.first_in_reset(*at, &leaving) {
+                    Some(other) if other.owner == from && !other.broken => {
+                        reasons.insert(Reason::OthersInReset);
+                    }
+                    Some(_) => {
+                        let member = moved.iter_mut().find(|(member, _)| member == at).expect("leaves");
+                        if member.1.0 == Owner::Host {
+                            member.1 = (Owner::Quarantine, false);
+                        }
+                    }
+                    None => {}
+                }
+            }
+            while let Some(place) = kept(&moved) {
+                moved[place].1 = (Owner::Quarantine, false);
+            }
+            reasons.extend(apart(&moved));
+            if leaving.iter().any(|at| Function::find(*at).reset == ResetSupport::Missing) {
+                reasons.insert(Reason::Failed);
+            }
+        } else {
+            reasons.extend(self.resets(&leaving));
+        }
         if !reasons.is_empty() {
             return Verdict::Refused(reasons);
         }
@@ -1093,10 +1136,13 @@ impl Model {
         DONE
     }
 
-    fn unplug_answered(&mut self, at: Sbdf, answer: Unplug) -> Verdict {
+    fn unplug_answered(&mut self, at: Sbdf, guest: DomainId, answer: Unplug) -> Verdict {
         let Some(device) = self.devices.get_mut(&at) else { return no(Reason::NotFound) };
         if !device.asked {
             return no(Reason::NotAsked);
+        }
+        if device.owner != Owner::Guest(guest) {
+            return no(Reason::NotOwned);
         }
         match answer {
             Unplug::Acked => {

@@ -99,7 +99,7 @@ pub(crate) enum Operation {
     MsiPrepare(At),
     MsiRelease(At),
     RequestUnplug(At),
-    UnplugAnswered(At, Unplug),
+    UnplugAnswered(At, DomainId, Unplug),
     Get(At),
     Hold(At),
     /// One of the uses that were taken.
@@ -214,7 +214,7 @@ const WEIGHTS: &[(u8, fn(u8, u8, u8) -> Operation)] = &[
     (4, |a, _, _| Operation::MsiPrepare(place(a))),
     (4, |a, _, _| Operation::MsiRelease(place(a))),
     (5, |a, _, _| Operation::RequestUnplug(place(a))),
-    (5, |a, b, _| Operation::UnplugAnswered(place(a), answer(b))),
+    (5, |a, b, c| Operation::UnplugAnswered(place(a), guest(c), answer(b))),
     (5, |a, _, _| Operation::Get(place(a))),
     (5, |a, _, _| Operation::Hold(place(a))),
     (9, |a, _, _| Operation::Drop(a)),

@@ -29,7 +29,7 @@ fn step_of(stage: &mut Stage, model: &mut Model, step: &Step, history: &mut Stri
     let before = model.clone();
     let registers = registers(stage, model);
     let blocked = is_blocked(stage, model, operation);
-    let stopped = stage.machine().stopped().len();
+    stage.machine().take_stopped();
     let injected = stage.machine().injected();
     if !operation.is_the_embedders() {
         stage.arm(&step.troubles);
@@ -81,7 +81,7 @@ fn step_of(stage: &mut Stage, model: &mut Model, step: &Step, history: &mut Stri
     }
     // There is nobody to tell of a platform that panics when it is asked to stop a guest.
     let asked = journal.iter().any(|call| call.hook == Hook::StopGuest && call.fault.is_some());
-    if asked { Ok(()) } else { stops(&before, model, stage, stopped) }
+    if asked { Ok(()) } else { stops(&before, model, stage) }
 }
 
 impl Operation {
@@ -165,8 +165,8 @@ fn silenced(model: &Model, stage: &Stage) -> Result<(), String> {
 }
 
 /// A guest that a device may reach after an undo has failed is stopped.
-fn stops(before: &Model, after: &Model, stage: &Stage, stopped: usize) -> Result<(), String> {
-    let stops = stage.machine().stopped().split_off(stopped);
+fn stops(before: &Model, after: &Model, stage: &Stage) -> Result<(), String> {
+    let stops = stage.machine().take_stopped();
     for (at, device) in after.devices.iter().filter(|(_, device)| device.broken) {
         let was_broken = before.devices.get(at).is_some_and(|device| device.broken);
         if let Some(guest) = device.owner.guest()

@@ -76,6 +76,7 @@ pub(crate) enum Reason {
     GroupBusy,
     Inseparable,
     OthersInReset,
+    BridgeTooLate,
     SlotTaken,
     NoFreeSlot,
     NotAsked,
@@ -113,6 +114,7 @@ fn reason(error: &TransitionError) -> Reason {
         TransitionError::GroupBusy(_) => Reason::GroupBusy,
         TransitionError::Inseparable { .. } => Reason::Inseparable,
         TransitionError::OthersInReset { .. } => Reason::OthersInReset,
+        TransitionError::BridgeTooLate { .. } => Reason::BridgeTooLate,
         TransitionError::SlotTaken(_) => Reason::SlotTaken,
         TransitionError::NoFreeSlot => Reason::NoFreeSlot,
         TransitionError::NotAsked(_) => Reason::NotAsked,
@@ -310,7 +312,9 @@ impl Stage {
             Operation::MsiPrepare(at) => lifecycle.msi_prepare(at.0)?,
             Operation::MsiRelease(at) => lifecycle.msi_release(at.0)?,
             Operation::RequestUnplug(at) => lifecycle.request_unplug(at.0)?,
-            Operation::UnplugAnswered(at, answer) => lifecycle.unplug_answered(at.0, *answer)?,
+            Operation::UnplugAnswered(at, guest, answer) => {
+                lifecycle.unplug_answered(at.0, *guest, *answer)?
+            }
             Operation::Get(at) => {
                 let handle = lifecycle.get(at.0).ok_or(TransitionError::NotFound(at.0))?;
                 self.uses.push(Use::Handle(handle));

@@ -71,7 +71,7 @@ fn an_answer_does_not_outlive_the_guests_hold_on_the_device() {
     sim(&machine).iommu_flush(at(NIC)).expect("flushed");
     machine.repair(at(NIC)).expect("blocked");
     assert_eq!(owner(&machine, NIC), Some(Owner::Quarantine));
-    let answered = machine.unplug_answered(at(NIC), Unplug::Acked);
+    let answered = machine.unplug_answered(at(NIC), GUEST, Unplug::Acked);
     assert!(matches!(answered, Err(TransitionError::NotAsked(_))), "{answered:?}");
     assert_eq!(owner(&machine, NIC), Some(Owner::Quarantine), "nobody gave it to the host");
 }
@@ -313,4 +313,22 @@ fn a_member_that_is_in_quarantine_already_is_not_in_the_way_of_its_sets_reset() 
     sim(&machine).set_reset(at("04:00.1"), ResetSupport::Slot);
     machine.quarantine(&set(&["04:00.0", "04:00.1"])).expect("the other one follows");
     assert_eq!(owner(&machine, "04:00.1"), Some(Owner::Quarantine));
+}
+
+#[test]
+fn a_flush_timeout_that_comes_while_ats_is_switched_on_again_wins() {
+    let machine = Arc::new(machine(&[NIC]));
+    sim(&machine).set_ats(at(NIC), Switch::On).expect("it has ATS");
+    let (inner, switched) = (Arc::downgrade(&machine), AtomicUsize::new(0));
+    machine.platform().before_hooks(move |hook, device| {
+        // Off, and then on again: before that is done.
+        if hook == Some(Hook::SetAts)
+            && switched.fetch_add(1, Ordering::Relaxed) == 1
+            && let Some(machine) = inner.upgrade()
+        {
+            machine.report_flush_timeout(device).expect("known");
+        }
+    });
+    machine.reset(at(NIC), ResetKind::Flr).expect("reset");
+    assert_eq!(sim(&machine).ats(at(NIC)), Switch::Off);
 }

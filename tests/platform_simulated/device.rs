@@ -8,7 +8,7 @@ use pcidevs::platform::{
     Attachment, AttachmentKind, Claimed, ConfigBytes, Facts, GroupId, Hardware, HookError, Platform, Refusal,
     Request, ResetKind, ResetScope, ResetSupport, Rule, Stopped, Switch, Width,
 };
-use pcidevs::{Errno, Owner, Transition};
+use pcidevs::{DomainId, Errno, Owner, Transition};
 
 use super::{ALIAS, COMMAND, GROUP, GUEST, ID, InHand, Machine, NIC, OUTAGE, at, machine, nic, request};
 
@@ -191,4 +191,19 @@ fn guests_asked_and_stopped_are_remembered() {
     machine.stop_guest(ID, NIC, OUTAGE);
     assert_eq!(machine.asked_unplug(), [(NIC, ID)]);
     assert_eq!(machine.stopped(), [Stopped { guest: ID, device: NIC, because: OUTAGE }]);
+}
+
+#[test]
+fn what_was_asked_and_stopped_is_remembered_up_to_a_bound_and_can_be_taken() {
+    let machine = machine();
+    let guests = (0..100).map(DomainId::new);
+    for guest in guests.clone() {
+        machine.ask_unplug(NIC, guest).expect("asked");
+        machine.stop_guest(guest, NIC, OUTAGE);
+    }
+    let last: Vec<_> = guests.skip(100 - 64).collect();
+    let asked: Vec<_> = machine.take_asked_unplug().into_iter().map(|(_, guest)| guest).collect();
+    let stopped: Vec<_> = machine.take_stopped().into_iter().map(|stopped| stopped.guest).collect();
+    assert_eq!((&asked, &stopped), (&last, &last), "the last ones");
+    assert!(machine.asked_unplug().is_empty() && machine.stopped().is_empty());
 }

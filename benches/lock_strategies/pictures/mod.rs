@@ -186,13 +186,16 @@ fn hooks(measured: &Measured, machine: &str) -> Option<Picture> {
 
 fn storms(measured: &Measured, machine: &str) -> Option<Picture> {
     let table = measured.of(STORM).next()?;
+    let most = table.columns.iter().map(|column| column.threads).max()?;
+    let mut marks = marks(table);
+    marks.retain(|mark| [1, most].contains(&mark.column.threads));
     Some(rows_picture(
         "assign",
         &Rows {
             title: "A device assigned to a guest and released",
             subtitle: format!("{}; medians, bars to the quartiles; {machine}", table.title),
             axis: "ns for both, per thread",
-            marks: marks(table),
+            marks,
         },
     ))
 }

@@ -114,7 +114,7 @@ impl EpochRadix {
         // SAFETY: loaded under the pin, which lasts until the use is counted; from then on the count keeps it, as
         // long as the registry lasts.
         let node = unsafe { &*node };
-        node.get().then_some(Use(node))
+        node.get().then(|| Use(node))
     }
 }
 

@@ -73,7 +73,7 @@ fn measure_one(run: &mut Run<'_>, workload: &'static str, n: usize, cells: &[Cel
     let columns = columns.collect();
     let mut access = Access { asked: run.asked, workload, addresses: &addresses, orders: &orders, columns };
     for_each(&mut access);
-    let mut effort = run.asked.effort().fewer(part);
+    let mut effort = run.effort(cells.len()).fewer(part);
     if n > 4096 {
         effort = effort.fewer(2);
     }

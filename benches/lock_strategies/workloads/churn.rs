@@ -154,7 +154,7 @@ pub(super) fn measure(run: &mut Run<'_>) {
             let mut churn = Churn { asked: run.asked, addresses: &addresses, orders: &orders, columns };
             for_each(&mut churn);
             let title = format!("n = {n}, {cell}");
-            run.measured.measure(CHURN, &title, *n, churn.columns, &run.asked.effort());
+            run.measured.measure(CHURN, &title, *n, churn.columns, &run.effort(PER_MILLE.len()));
         }
     }
 }

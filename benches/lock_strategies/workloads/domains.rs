@@ -11,7 +11,7 @@ use crate::device::{REGISTER, addresses};
 use crate::floors::Floors;
 use crate::measured::InColumn;
 use crate::measuring::order::random_order;
-use crate::measuring::rounds::Candidate;
+use crate::measuring::rounds::{Candidate, PLACEMENTS};
 use crate::strategies::{ForEach, for_each};
 use crate::strategy::Strategy;
 
@@ -57,6 +57,16 @@ impl ForEach for Reading<'_> {
 }
 
 pub(super) fn measure(run: &mut Run<'_>) {
+    // As in `access`: where memory happens to lie makes a difference here more than anywhere.
+    let placements = if run.asked.extent == Extent::Full { PLACEMENTS } else { 1 };
+    for placement in 0..placements {
+        let shift = vec![0_u8; 4096 + 1040 * placement];
+        measure_once(run, placements);
+        drop(shift);
+    }
+}
+
+fn measure_once(run: &mut Run<'_>, part: usize) {
     let counts: &[usize] = match run.asked.extent {
         Extent::Full => &[1, 16, 256, 4096],
         Extent::Quick => &[1, 256],
@@ -83,7 +93,7 @@ pub(super) fn measure(run: &mut Run<'_>) {
             .collect();
         let mut reading = Reading { asked: run.asked, domains: *domains, orders: &orders, columns };
         for_each(&mut reading);
-        let mut effort = run.asked.effort();
+        let mut effort = run.effort(threads.len()).fewer(part);
         if n > 4096 {
             effort = effort.fewer(2);
         }

@@ -69,6 +69,6 @@ pub(super) fn measure(run: &mut Run<'_>) {
         let mut mixed = Mixed { asked: run.asked, addresses: &addresses, orders: &orders, columns };
         for_each(&mut mixed);
         let title = format!("n = {n}, {percent} % writes");
-        run.measured.measure(MIXED, &title, n, mixed.columns, &run.asked.effort());
+        run.measured.measure(MIXED, &title, n, mixed.columns, &run.effort(cells.len()));
     }
 }

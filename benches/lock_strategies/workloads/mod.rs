@@ -35,6 +35,7 @@ pub(crate) use tail::{SHARES as TAIL_SHARES, TAIL};
 use crate::asked::Asked;
 use crate::device::Device;
 use crate::measured::Measured;
+use crate::measuring::rounds::Effort;
 use crate::strategy::Strategy;
 
 /// The column of one thread.
@@ -77,6 +78,20 @@ pub(crate) struct Run<'a> {
     pub(crate) processors: usize,
     pub(crate) measured: &'a mut Measured,
 }
+
+impl Run<'_> {
+    /// For a table of so many columns: where many processors make many columns, fewer rounds, so that a full run
+    /// stays a matter of minutes.
+    fn effort(&self, columns: usize) -> Effort {
+        let effort = self.asked.effort();
+        let rounds =
+            if columns > COLUMNS { (effort.rounds * COLUMNS / columns).max(5) } else { effort.rounds };
+        Effort { rounds, ..effort }
+    }
+}
+
+/// The columns of most tables on two processors.
+const COLUMNS: usize = 4;
 
 /// Runs all workloads.
 pub(crate) fn measure(run: &mut Run<'_>) {

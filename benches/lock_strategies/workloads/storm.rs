@@ -63,5 +63,5 @@ pub(super) fn measure(run: &mut Run<'_>) {
         .collect();
     let mut storm = Storm { asked: run.asked, addresses: &addresses, orders: &orders, columns };
     for_each(&mut storm);
-    run.measured.measure(STORM, &format!("n = {n}"), n, storm.columns, &run.asked.effort());
+    run.measured.measure(STORM, &format!("n = {n}"), n, storm.columns, &run.effort(threads.len()));
 }

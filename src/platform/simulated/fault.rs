@@ -20,7 +20,7 @@ pub enum Fault {
     Panic,
     /// It blocks until [`release_hangs`](super::Simulated::release_hangs), and then does its work.
     ///
-    /// In a loom model, where nothing may block, it fails with ETIMEDOUT.
+    /// In a model, where nothing may block, it fails with ETIMEDOUT.
     Hang,
 }
 

@@ -1,14 +1,15 @@
 //! The hooks: each asks the watch, then does its work on atomics.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 
 use super::function::Function;
 use super::iommu::Entry;
 use super::journal::{Call, Detail, Hook};
 use super::policy::ResetSupport;
 use super::watch::{BIND, RULES};
-use super::{OnBind, Simulated, Stopped, locked};
+use super::{OnBind, RECORDED, Simulated, Stopped, locked};
 use crate::address::{DevFn, Sbdf};
 use crate::errno::Errno;
 use crate::memory::NoMemory;
@@ -177,9 +178,7 @@ impl<D: Send, L: RawLock> Platform for Simulated<D, L> {
 
     fn ask_unplug(&self, device: Sbdf, guest: DomainId) -> Result<(), HookError> {
         self.watch.pass(|| Call::of(Hook::AskUnplug, device).detail(Detail::Guest(guest)))?;
-        let mut asked = locked(&self.asked);
-        asked.try_reserve(1).map_err(|_| NO_MEMORY)?;
-        asked.push((device, guest));
+        record(&self.asked, (device, guest));
         Ok(())
     }
 
@@ -187,10 +186,7 @@ impl<D: Send, L: RawLock> Platform for Simulated<D, L> {
         let call = || Call::of(Hook::StopGuest, device).detail(Detail::Guest(guest));
         // There is nobody to tell of an error.
         let _ = self.watch.pass(call);
-        let mut stopped = locked(&self.stopped);
-        if stopped.try_reserve(1).is_ok() {
-            stopped.push(Stopped { guest, device, because });
-        }
+        record(&self.stopped, Stopped { guest, device, because });
     }
 }
 
@@ -232,6 +228,15 @@ impl<D, L> Simulated<D, L> {
     fn binder(&self) -> Option<Arc<OnBind<D>>> {
         if self.watch.is_on(BIND) { locked(&self.on_bind).clone() } else { None }
     }
+}
+
+/// Records one of the rarer events. The oldest makes room: a machine that runs for days takes no more memory.
+fn record<T>(events: &Mutex<VecDeque<T>>, event: T) {
+    let mut events = locked(events);
+    if events.len() >= RECORDED {
+        events.pop_front();
+    }
+    events.push_back(event);
 }
 
 const fn no_memory(_: NoMemory) -> HookError {

@@ -87,14 +87,24 @@ impl<D, L> Simulated<D, L> {
         self.places.find(function).map_or(0, Function::resets)
     }
 
-    /// The guests that were stopped, in the order of the calls.
+    /// The guests that were stopped, in the order of the calls: the last 64.
     pub fn stopped(&self) -> Vec<Stopped> {
-        locked(&self.stopped).clone()
+        locked(&self.stopped).iter().copied().collect()
     }
 
-    /// Which device which guest was asked to let go, in the order of the calls.
+    /// The same; the record begins again.
+    pub fn take_stopped(&self) -> Vec<Stopped> {
+        locked(&self.stopped).drain(..).collect()
+    }
+
+    /// Which device which guest was asked to let go, in the order of the calls: the last 64.
     pub fn asked_unplug(&self) -> Vec<(Sbdf, DomainId)> {
-        locked(&self.asked).clone()
+        locked(&self.asked).iter().copied().collect()
+    }
+
+    /// The same; the record begins again.
+    pub fn take_asked_unplug(&self) -> Vec<(Sbdf, DomainId)> {
+        locked(&self.asked).drain(..).collect()
     }
 
     fn addresses(&self, which: impl Fn(&Function) -> bool) -> Vec<Sbdf> {

@@ -37,7 +37,7 @@ mod watch;
 use alloc::alloc::{Layout, handle_alloc_error};
 use core::fmt;
 use core::marker::PhantomData;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
@@ -89,8 +89,8 @@ pub struct Simulated<D, L = DefaultLock> {
     open_groups: Mutex<BTreeSet<GroupId>>,
     /// How many groups are open, so that most questions need no lock.
     open_group_count: AtomicUsize,
-    stopped: Mutex<Vec<Stopped>>,
-    asked: Mutex<Vec<(Sbdf, DomainId)>>,
+    stopped: Mutex<VecDeque<Stopped>>,
+    asked: Mutex<VecDeque<(Sbdf, DomainId)>>,
     /// Nanoseconds the clock was advanced.
     advanced: AtomicU64,
     /// Since when the clock also runs by itself.
@@ -111,8 +111,8 @@ impl<D, L> Simulated<D, L> {
             on_bind: Mutex::default(),
             open_groups: Mutex::default(),
             open_group_count: AtomicUsize::new(0),
-            stopped: Mutex::new(Vec::with_capacity(RECORDED)),
-            asked: Mutex::new(Vec::with_capacity(RECORDED)),
+            stopped: Mutex::new(VecDeque::with_capacity(RECORDED)),
+            asked: Mutex::new(VecDeque::with_capacity(RECORDED)),
             advanced: AtomicU64::new(0),
             running: OnceLock::new(),
             lock: PhantomData,
@@ -132,7 +132,7 @@ impl<D, L> fmt::Debug for Simulated<D, L> {
     }
 }
 
-/// How many of the rarer events are recorded without more memory.
+/// How many of the rarer events are remembered.
 const RECORDED: usize = 64;
 
 /// While a machine is being built there is nobody to return an error to.

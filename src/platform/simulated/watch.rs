@@ -87,7 +87,7 @@ impl Watch {
             Fault::Error(error) => Err(error),
             // Not `panic!`: a storm of injected panics must not print a line for each.
             Fault::Panic => std::panic::resume_unwind(Box::new("the test asked this hook to panic")),
-            Fault::Hang if cfg!(loom) => Err(NO_HANG),
+            Fault::Hang if cfg!(any(loom, shuttle)) => Err(NO_HANG),
             Fault::Hang => {
                 self.hangs.hang();
                 Ok(())

@@ -172,7 +172,8 @@ impl Administrator<'_> {
     /// Asks a guest, and answers for it.
     fn unplug(&mut self) {
         let place = self.world.any(&mut self.random);
-        if self.world.plan().at(place).bundled || self.owner(place).and_then(Owner::guest).is_none() {
+        let Some(guest) = self.owner(place).and_then(Owner::guest) else { return };
+        if self.world.plan().at(place).bundled {
             return;
         }
         let address = self.address(place);
@@ -184,7 +185,7 @@ impl Administrator<'_> {
         let holders = [Holder::Transition(Transition::Deassign), Holder::Named("unplug request")];
         self.transition("unplug", &[place], &holders, |machine, _| {
             machine.request_unplug(address)?;
-            machine.unplug_answered(address, answer)
+            machine.unplug_answered(address, guest, answer)
         });
     }
 

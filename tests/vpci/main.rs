@@ -1,0 +1,6 @@
+//! vPCI, rule by rule: registers and how accesses meet them.
+
+mod decoding;
+mod reference;
+mod registers;
+mod scaffold;
