@@ -55,7 +55,8 @@ pub(crate) fn mend(world: &World, statistics: &mut Statistics) {
         if world.plan().at(place).bundled {
             world.split_bundle();
         }
-        let holders = [Holder::Transition(Transition::Repair)];
+        // A group that waited for the device goes back with it.
+        let holders = [Transition::Repair, Transition::Deassign].map(Holder::Transition);
         let near = world.plan().near(&[place]);
         let repaired =
             world.transition(statistics, "repair", (&near, &holders), || world.machine().repair(address));
@@ -67,13 +68,17 @@ pub(crate) fn mend(world: &World, statistics: &mut Statistics) {
 
 /// What the embedder does of its own to be certain that nothing of a broken device reaches memory.
 fn block(world: &World, address: Sbdf, statistics: &mut Statistics) {
+    // Whose entries must stay as they are. What is broken stays so: only this thread repairs.
+    let whole: Vec<_> = (0..world.plan().len()).filter(|place| !is_broken(world, *place)).collect();
     let Ok(device) = world.machine().lock(address) else { return };
     // Nobody moves it or takes it away while its lock is held.
     if device.broken().is_none() || device.is_claimed() {
         return;
     }
-    let (shared, own): (Vec<_>, Vec<_>) =
-        device.requesters().iter().partition(|id| sharing(world, address, **id).next().is_some());
+    let (shared, own): (Vec<_>, Vec<_>) = device
+        .requesters()
+        .iter()
+        .partition(|id| sharing(world, address, **id).any(|place| whole.contains(&place)));
     let platform = world.platform();
     // One that fails is tried again, with the repair.
     let _again = catch_unwind(AssertUnwindSafe(|| {
@@ -85,6 +90,10 @@ fn block(world: &World, address: Sbdf, statistics: &mut Statistics) {
     siblings.sort_unstable();
     siblings.dedup();
     take_away(world, &siblings, statistics);
+}
+
+fn is_broken(world: &World, place: usize) -> bool {
+    world.machine().status(world.address(place)).is_some_and(|status| status.broken.is_some())
 }
 
 /// Other devices that have this requester ID. Bridges only forward, and their own ID may be the alias.
