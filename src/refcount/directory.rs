@@ -30,9 +30,11 @@ pub(crate) struct Directory<T, L: RawLock> {
     others: Apart<Digits<SegmentDirectory<Slot<T, L>>>>,
 }
 
-/// Two steps of four bits each over the bus number, so that a guest with one bus pays for one.
+/// Bus 0, which nearly every guest has and most have only; for the others two steps of four bits each over the bus
+/// number, so that a guest pays for those it has.
 struct SegmentDirectory<S> {
     number: Segment,
+    first_bus: Entry<BusDirectory<S>>,
     buses: [Entry<BusesDirectory<S>>; HALF_BUS],
 }
 struct BusesDirectory<S>([Entry<BusDirectory<S>>; HALF_BUS]);
@@ -40,22 +42,34 @@ struct BusDirectory<S>([AtomicPtr<S>; DEVFNS]);
 
 impl<S> SegmentDirectory<S> {
     fn new(number: Segment) -> Self {
-        Self { number, buses: array::from_fn(|_| Entry::empty()) }
+        Self { number, first_bus: Entry::empty(), buses: array::from_fn(|_| Entry::empty()) }
+    }
+
+    #[inline]
+    fn bus(&self, number: usize) -> Option<&BusDirectory<S>> {
+        match number {
+            0 => self.first_bus.get(),
+            number => self.buses.get(number >> 4)?.get()?.0.get(number & 0xf)?.get(),
+        }
     }
 
     #[inline]
     fn place(&self, address: Sbdf) -> Option<&AtomicPtr<S>> {
-        let (high, low, devfn) = split(address);
-        self.buses.get(high)?.get()?.0.get(low)?.get()?.0.get(devfn)
+        let (bus, place) = split(address);
+        self.bus(bus)?.0.get(place)
     }
 
     fn place_or_make(&self, address: Sbdf) -> Result<&AtomicPtr<S>, NoMemory> {
-        let (high, low, devfn) = split(address);
-        let buses = self.buses.get(high).ok_or(NoMemory)?;
-        let buses = buses.get_or_make(|| BusesDirectory(array::from_fn(|_| Entry::empty())))?;
-        let bus = buses.0.get(low).ok_or(NoMemory)?;
+        let (number, place) = split(address);
+        let bus = if number == 0 {
+            &self.first_bus
+        } else {
+            let buses = self.buses.get(number >> 4).ok_or(NoMemory)?;
+            let buses = buses.get_or_make(|| BusesDirectory(array::from_fn(|_| Entry::empty())))?;
+            buses.0.get(number & 0xf).ok_or(NoMemory)?
+        };
         let bus = bus.get_or_make(|| BusDirectory(array::from_fn(|_| AtomicPtr::new(ptr::null_mut()))))?;
-        bus.0.get(devfn).ok_or(NoMemory)
+        bus.0.get(place).ok_or(NoMemory)
     }
 }
 
@@ -64,9 +78,7 @@ impl<S> SegmentDirectory<S> {
     fn first_taken(&self, from: Sbdf) -> Option<Sbdf> {
         let mut next = Some(if from.segment() < self.number { Sbdf::from_bdf(self.number, 0) } else { from });
         while let Some(at) = next.filter(|at| at.segment() == self.number) {
-            let (high, low, _) = split(at);
-            let bus = self.buses.get(high).and_then(Entry::get).and_then(|buses| buses.0.get(low)?.get());
-            match bus {
+            match self.bus(split(at).0) {
                 // Relaxed: the caller looks the address up.
                 Some(_) if self.place(at).is_some_and(|slot| !slot.load(Ordering::Relaxed).is_null()) => {
                     return Some(at);
@@ -80,14 +92,14 @@ impl<S> SegmentDirectory<S> {
     }
 }
 
+/// The bus, and the place on it.
 #[inline]
-fn split(address: Sbdf) -> (usize, usize, usize) {
-    let bus = usize::from(address.bus().number());
+fn split(address: Sbdf) -> (usize, usize) {
     // By function, then by device: a guest's devices have function 0 nearly always, and so eight of them share a line.
     let place = address.devfn().bits().rotate_left(5);
     // loom's directories have one bus of two functions: device 0 and device 1.
     let place = if cfg!(loom) { address.device() } else { place };
-    (bus >> 4, bus & 0xf, place.into())
+    (address.bus().number().into(), place.into())
 }
 
 impl<T, L: RawLock> Directory<T, L> {
