@@ -14,7 +14,7 @@
 //! |---|---|
 //! | `cargo bench --bench core` | both parts, under three minutes |
 //! | `cargo bench --bench core -- --quick` | both, in under a minute, with wider spread |
-//! | `cargo bench --bench core -- ratios` | the first part only; also `memory`, `strategies` |
+//! | `cargo bench --bench core -- ratios` | the first part only; also `memory` |
 //! | `cargo bench --bench core -- 'n=64/'` | criterion's groups that match, as usual |
 //! | `PCIDEVS_BENCH_WRITE=1 cargo bench --bench core -- ratios` | and writes `docs/measurements/core.md` and `core.json` |
 #![expect(clippy::cast_precision_loss, reason = "counts and nanoseconds far below 2^52")]
@@ -30,7 +30,6 @@ mod memory;
 mod neighbours;
 mod required;
 mod statistics;
-mod strategies;
 mod transitions;
 
 use measuring::asked::Asked;
@@ -39,7 +38,7 @@ use measuring::report::Report;
 use measuring::rounds::{Effort, PLACEMENTS, Results};
 
 fn main() {
-    let asked = Asked::of(&["memory", "strategies"]);
+    let asked = Asked::of(&["memory"]);
     // Before this thread is pinned and sees one processor only.
     let _ = processors();
     pin(0);
@@ -61,11 +60,6 @@ fn interleaved(asked: &Asked) {
     }
     if asked.wants("memory") {
         report.memory("Memory over the devices' own state", &memory::count());
-    }
-    if asked.wants("strategies") {
-        let mut results = Results::default();
-        strategies::measure(&mut results, &asked.effort());
-        report.side_by_side("Lock strategies", "strategy", "strategies", &results);
     }
     if asked.writes {
         report.write().expect("docs/measurements is written");

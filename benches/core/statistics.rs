@@ -4,7 +4,6 @@ use crate::access::Accessed;
 use crate::devices;
 use crate::floors::{Floors, Visits};
 use crate::measuring::statistics::{criterion, group};
-use crate::strategies;
 use crate::transitions::Busy;
 
 pub(crate) fn run(quick: bool) {
@@ -15,6 +14,5 @@ pub(crate) fn run(quick: bool) {
         group(&mut criterion, &format!("n={n}"), &Accessed::of(n).alone());
         group(&mut criterion, &format!("n={n}, transitions"), &Busy::of(n).candidates());
     }
-    strategies::statistics(&mut criterion);
     criterion.final_summary();
 }

@@ -94,6 +94,7 @@ impl Report {
     }
 
     /// One row a candidate, one column a group: groups of the same candidates, side by side.
+    #[allow(dead_code, reason = "not every benchmark has such a table")]
     pub(crate) fn side_by_side(&mut self, title: &str, candidate: &str, key: &str, results: &Results) {
         let mut head = vec![candidate];
         head.extend(results.groups.iter().map(|(group, _)| group.as_str()));
