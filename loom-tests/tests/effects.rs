@@ -249,7 +249,7 @@ fn r9_what_a_failed_teardown_did_is_seen_by_who_uses_the_device() {
 
 #[test]
 fn l14_what_was_cleared_up_is_seen_by_the_next_device() {
-    explore(None, || {
+    explore(Some(3), || {
         let destroyed = Destroyed::none();
         let machine = machine(&destroyed, &[ONE]);
         let written = Arc::new(Unlocked::new(0));
