@@ -292,8 +292,15 @@ impl<T, L: RawLock> Slot<T, L> {
         }
     }
 
+    /// Made under the leaf lock, so that who has it sees the names as they were made.
     fn aside_or_make(&self) -> Result<&Aside, NoMemory> {
-        self.aside.get_or_make(|| Aside { names: UnsafeCell::new(Names::new()), published: Published::new() })
+        match self.aside.get() {
+            Some(aside) => Ok(aside),
+            None => self.under_names_lock(|| {
+                let make = || Aside { names: UnsafeCell::new(Names::new()), published: Published::new() };
+                self.aside.get_or_make(make)
+            }),
+        }
     }
 
     // ---- marks
@@ -346,19 +353,26 @@ impl<T, L: RawLock> Slot<T, L> {
     }
 
     #[inline]
-    pub(super) fn with_names<R>(&self, step: impl FnOnce(Option<&mut Names>) -> R) -> R {
+    fn under_names_lock<R>(&self, step: impl FnOnce() -> R) -> R {
         struct Unlock<'a, L: RawLock>(&'a L);
         impl<L: RawLock> Drop for Unlock<'_, L> {
             fn drop(&mut self) {
-                // SAFETY: taken by `with_names` on this thread.
+                // SAFETY: taken by `under_names_lock` on this thread.
                 unsafe { self.0.unlock() }
             }
         }
         self.names_lock.lock();
         let _unlock = Unlock(&self.names_lock);
-        let names = self.aside.get().map(|aside| aside.names.get_mut());
-        // SAFETY: under the leaf lock, which `_unlock` gives back after `names` is dropped.
-        step(names.as_ref().map(|names| unsafe { names.deref() }))
+        step()
+    }
+
+    #[inline]
+    pub(super) fn with_names<R>(&self, step: impl FnOnce(Option<&mut Names>) -> R) -> R {
+        self.under_names_lock(|| {
+            let names = self.aside.get().map(|aside| aside.names.get_mut());
+            // SAFETY: under the leaf lock, which is given back after `names` is dropped.
+            step(names.as_ref().map(|names| unsafe { names.deref() }))
+        })
     }
 
     #[inline]
