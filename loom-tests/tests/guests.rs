@@ -98,7 +98,7 @@ fn l13_a_second_ticket_does_not_lose_the_firsts_waker() {
 
 #[test]
 fn l17_begin_removal_and_hide() {
-    explore(Some(4), || {
+    explore(Some(3), || {
         let destroyed = Destroyed::none();
         let machine = machine(&destroyed, &[ONE]);
         let hider = {
@@ -125,7 +125,7 @@ fn l17_begin_removal_and_hide() {
 
 #[test]
 fn l17_begin_removal_and_deassign_to_the_host() {
-    explore(Some(4), || {
+    explore(Some(3), || {
         let destroyed = Destroyed::none();
         let machine = machine(&destroyed, &[ONE]);
         machine.assign(&[Member::at(ONE, ONE)], GUEST).expect("assigned");
@@ -158,7 +158,7 @@ fn l17_begin_removal_and_deassign_to_the_host() {
 
 #[test]
 fn l8_an_access_of_the_last_guest_of_a_number_reaches_nothing_of_the_next_ones() {
-    explore(Some(4), || {
+    explore(Some(3), || {
         let destroyed = Destroyed::none();
         let machine = machine(&destroyed, &[ONE]);
         machine.assign(&[Member::at(ONE, ONE)], GUEST).expect("assigned");

@@ -73,6 +73,22 @@ struct Aside {
     published: Published,
 }
 
+impl Aside {
+    fn new() -> Self {
+        Self { names: UnsafeCell::new(Names::new()), published: Published::new() }
+    }
+
+    /// None yet. Models have theirs from the beginning: who makes it first is not what they are about, and loom does not
+    /// see the order that [`OnceBox`] gives.
+    fn none() -> OnceBox<Self> {
+        let aside = OnceBox::new();
+        if cfg!(loom) {
+            let _made = aside.get_or_make(Self::new);
+        }
+        aside
+    }
+}
+
 // SAFETY: every field is reached by the rules in the table above, which let one thread at a time at `value` and
 // `names`; holder callbacks are `Send + Sync`.
 unsafe impl<T: Send, L: RawLock> Send for Slot<T, L> {}
@@ -85,7 +101,7 @@ impl<T, L: RawLock> Slot<T, L> {
             word: Word::new(),
             lock_holder: AtomicUsize::new(0),
             arena,
-            aside: OnceBox::new(),
+            aside: Aside::none(),
             value: UnsafeCell::new(MaybeUninit::uninit()),
             segment: address.segment(),
             position: AtomicU32::new(u32::MAX),
@@ -292,15 +308,8 @@ impl<T, L: RawLock> Slot<T, L> {
         }
     }
 
-    /// Made under the leaf lock, so that who has it sees the names as they were made.
     fn aside_or_make(&self) -> Result<&Aside, NoMemory> {
-        match self.aside.get() {
-            Some(aside) => Ok(aside),
-            None => self.under_names_lock(|| {
-                let make = || Aside { names: UnsafeCell::new(Names::new()), published: Published::new() };
-                self.aside.get_or_make(make)
-            }),
-        }
+        self.aside.get_or_make(Aside::new)
     }
 
     // ---- marks
@@ -353,26 +362,19 @@ impl<T, L: RawLock> Slot<T, L> {
     }
 
     #[inline]
-    fn under_names_lock<R>(&self, step: impl FnOnce() -> R) -> R {
+    pub(super) fn with_names<R>(&self, step: impl FnOnce(Option<&mut Names>) -> R) -> R {
         struct Unlock<'a, L: RawLock>(&'a L);
         impl<L: RawLock> Drop for Unlock<'_, L> {
             fn drop(&mut self) {
-                // SAFETY: taken by `under_names_lock` on this thread.
+                // SAFETY: taken by `with_names` on this thread.
                 unsafe { self.0.unlock() }
             }
         }
         self.names_lock.lock();
         let _unlock = Unlock(&self.names_lock);
-        step()
-    }
-
-    #[inline]
-    pub(super) fn with_names<R>(&self, step: impl FnOnce(Option<&mut Names>) -> R) -> R {
-        self.under_names_lock(|| {
-            let names = self.aside.get().map(|aside| aside.names.get_mut());
-            // SAFETY: under the leaf lock, which is given back after `names` is dropped.
-            step(names.as_ref().map(|names| unsafe { names.deref() }))
-        })
+        let names = self.aside.get().map(|aside| aside.names.get_mut());
+        // SAFETY: under the leaf lock, which `_unlock` gives back after `names` is dropped.
+        step(names.as_ref().map(|names| unsafe { names.deref() }))
     }
 
     #[inline]
