@@ -150,7 +150,8 @@ fn breakable() -> PathBuf {
 fn broken_builds_are_caught() {
     let program = breakable();
     let run = |mutant: Option<&str>| {
-        let arguments = ["--from", RECORDED, "--seconds", "20"];
+        // Without hooks that fail, so that what the broken build does comes to light and not what follows from it.
+        let arguments = ["--from", RECORDED, "--seconds", "20", "--fault-rate", "0"];
         let mut command = soak(&program, if mutant.is_some() { &arguments } else { &["--seconds", "1"] });
         command.envs(mutant.map(|mutant| ("PCIDEVS_MUTANT", mutant)));
         command.output().unwrap()
