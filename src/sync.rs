@@ -111,8 +111,9 @@ impl AtOnce {
 /// Atomics that no interleaving is decided by: a thread's own mark, or a value some lock protects. loom would
 /// explore every access to them for nothing. shuttle explores nothing, so it may as well switch threads there.
 pub(crate) mod unexplored {
+    pub(crate) use core::sync::atomic::AtomicPtr;
     #[cfg(not(shuttle))]
-    pub(crate) use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize};
+    pub(crate) use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize};
     #[cfg(shuttle)]
     pub(crate) use shuttle::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize};
 }

@@ -2,7 +2,7 @@
 
 use pcidevs::lifecycle::TransitionError;
 use pcidevs::platform::Entry;
-use pcidevs::{DomainId, Holder, NoMemory, Owner};
+use pcidevs::{DomainId, Holder, NoMemory, Owner, Sbdf};
 
 use super::guardian::{bury, mend, run_deferred};
 use super::hotplug::replug;
@@ -104,10 +104,7 @@ impl World {
         for id in self.guests().ids() {
             self.release_at_the_end(id, statistics);
         }
-        let left = run_deferred(self);
-        if left > 0 {
-            self.violation(format_args!("{left} things are left to be done at the end"));
-        }
+        self.check_nothing_waits();
         for place in self.plan().top_down().iter().rev() {
             self.remove_at_the_end(*place);
         }
@@ -121,6 +118,36 @@ impl World {
             self.violation(format_args!("what the IOMMU had for {requester} was not flushed at the end"));
         }
         Ok(())
+    }
+
+    /// Everything that was deferred is done, but for devices that cannot go back without one that somebody has put in
+    /// quarantine.
+    fn check_nothing_waits(&self) {
+        // One may wait for another.
+        let left = (0..ATTEMPTS).map(|_| run_deferred(self)).last().unwrap_or_default();
+        let waiting: Vec<_> = self.machine().devices().filter(|device| device.deferred).collect();
+        for address in waiting.iter().map(|device| device.status.address) {
+            if !self.is_kept_by_a_sharer(address) {
+                self.violation_at(address, format_args!("{address} waits at the end, and nothing keeps it"));
+            }
+        }
+        if left > waiting.len() {
+            self.violation(format_args!("{left} things are left to be done at the end"));
+        }
+    }
+
+    /// Whether a device in quarantine that does not wait shares a requester ID with this one.
+    fn is_kept_by_a_sharer(&self, address: Sbdf) -> bool {
+        let Ok(ids) = self.machine().lock(address).map(|device| device.requesters().to_vec()) else {
+            return false;
+        };
+        let addresses = (0..self.plan().len()).map(|place| self.address(place));
+        addresses.filter(|other| *other != address).any(|other| {
+            self.machine().lock(other).is_ok_and(|device| {
+                let shares = device.requesters().iter().any(|id| ids.contains(id));
+                shares && device.owner() == Owner::Quarantine && !device.is_deferred()
+            })
+        })
     }
 
     fn release_at_the_end(&self, id: DomainId, statistics: &mut Statistics) {
