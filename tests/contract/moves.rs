@@ -1,6 +1,7 @@
 //! Moving devices between owners: one list, one instant, all or none.
 
-use pcidevs::{CreateDomainError, DestroyDomainError, Holder, Member, MoveError, Owner, Transition};
+use pcidevs::address::DevFn;
+use pcidevs::{CreateDomainError, DestroyDomainError, Holder, Member, MoveError, Owner, Sbdf, Transition};
 
 use crate::{DISK, GPU, GUEST, Machine, NIC, OTHER, at};
 
@@ -95,6 +96,21 @@ fn a_guest_with_8192_devices_has_no_slot_left_but_those_asked_for() {
     machine.registry.move_devices(&members[..8192], to).unwrap();
     assert_eq!(machine.registry.move_devices(&members[8192..], to), Err(MoveError::NoFreeSlot));
     machine.registry.move_devices(&[Member::at(addresses[8192], at("00:00.1"))], to).unwrap();
+}
+
+#[test]
+fn every_guest_address_of_a_bus_is_a_place_of_its_own() {
+    let buses = ["0000:00:00.0", "0000:01:00.0", "0000:10:00.0", "0007:00:00.0"].map(at);
+    let seen: Vec<_> =
+        buses.iter().flat_map(|bus| (0..=255).map(|bits| bus.with_devfn(DevFn::from_bits(bits)))).collect();
+    let addresses: Vec<_> = (0..1024).map(Sbdf::from_u32).collect();
+    let machine = Machine::with(&addresses);
+    let guest = machine.registry.create_domain(GUEST).unwrap();
+    let members: Vec<_> = addresses.iter().zip(&seen).map(|(device, at)| Member::at(*device, *at)).collect();
+    machine.registry.move_devices(&members, Owner::Guest(GUEST)).unwrap();
+    for (register, at) in (0..).zip(&seen) {
+        assert_eq!(guest.lock(*at).unwrap().register, register, "{at}");
+    }
 }
 
 #[test]
