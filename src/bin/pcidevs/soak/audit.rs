@@ -1,6 +1,5 @@
 //! When all threads are gone: what can be said exactly, and whether everything can be shut down.
 
-use pcidevs::lifecycle::TransitionError;
 use pcidevs::platform::Entry;
 use pcidevs::{DomainId, Holder, NoMemory, Owner, Sbdf};
 
@@ -152,21 +151,8 @@ impl World {
 
     fn release_at_the_end(&self, id: DomainId, statistics: &mut Statistics) {
         self.guests().condemn(id);
-        for _ in 0..self.plan().len() {
-            match bury(self, id, statistics) {
-                None => return,
-                // Nothing that is the guest's can be reset while the host has this.
-                Some(TransitionError::OthersInReset { other, owner: Owner::Host, .. }) => {
-                    let place = self.plan().find(other);
-                    if let Some(place) = place {
-                        self.remove_at_the_end(place);
-                    }
-                }
-                Some(error) => {
-                    return self
-                        .violation(format_args!("domain {id} cannot be released at the end: {error}"));
-                }
-            }
+        if let Some(error) = bury(self, id, statistics) {
+            self.violation(format_args!("domain {id} cannot be released at the end: {error}"));
         }
     }
 
