@@ -142,8 +142,9 @@ impl<P: Platform> Lifecycle<P> {
             Err(reason) => return Err(AddDeviceError { data, reason }),
         };
         let newcomer = Newcomer { address, data: RefCell::new(data), left: RefCell::default() };
+        let known = prepared.known.clone();
         let mut incoming = Incoming { newcomer: &newcomer, parts: Some((prepared, entered)) };
-        let came = self.enter(&incoming);
+        let came = self.enter(&newcomer, known);
         let parts = if came.is_ok() { incoming.parts.take() } else { None };
         drop(incoming);
         let data = newcomer.data.into_inner();
@@ -189,9 +190,11 @@ impl<P: Platform> Lifecycle<P> {
     }
 
     /// The steps that make a device the host's. What could not be undone of them is left with the newcomer.
-    fn enter(&self, incoming: &Incoming<'_, '_, P>) -> Result<Entrance<P>, TransitionError> {
-        let Some((prepared, _)) = &incoming.parts else { unreachable!("nobody else takes the parts") };
-        let (newcomer, known) = (incoming.newcomer, prepared.known.clone());
+    fn enter(
+        &self,
+        newcomer: &Newcomer<P::Data>,
+        known: Shared<Known<P::Lock>>,
+    ) -> Result<Entrance<P>, TransitionError> {
         let mut work = [Work::new(newcomer, known, Bound::default(), Owner::Unowned, Owner::Host)];
         let groups = self.keep_shared(&mut work)?;
         self.check_separable(&work, steps::ENTER)?;

@@ -179,14 +179,8 @@ impl<P: Platform> Lifecycle<P> {
         drop(device);
         self.collect_with_vfs(address, set)?;
         let Some((first, last)) = behind else { return Ok(()) };
-        let mut next = Some(first);
-        while let Some(found) = next.and_then(|from| self.registry().next_device(from)) {
-            if found > last {
-                break;
-            }
-            next = found.successor();
-            self.collect_with_vfs(found, set)?;
-        }
+        let mut found = self.registry().addresses_from(first).take_while(|found| *found <= last);
+        found.try_for_each(|found| self.collect_with_vfs(found, set))?;
         Ok(())
     }
 

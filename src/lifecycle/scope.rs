@@ -53,19 +53,16 @@ pub(super) fn others<P: Platform>(
         ResetScope::Slot => DevFn::new(device.device(), 0).map(|devfn| device.with_devfn(devfn)),
         ResetScope::Bus => Some(device.with_devfn(DevFn::from_bits(0))),
     };
-    let mut next = first;
-    core::iter::from_fn(move || {
-        let found = lifecycle.registry().next_device(next?)?;
-        next = found.successor();
-        // Behind the bridges of a bus are higher buses of the same segment.
-        let within = match scope {
-            ResetScope::Function => false,
-            ResetScope::Slot => reaches(lifecycle, device, scope, found),
-            ResetScope::Bus => found.segment() == device.segment(),
-        };
-        within.then_some(found)
-    })
-    .filter(move |other| *other != device && reaches(lifecycle, device, scope, *other))
+    // Behind the bridges of a bus are higher buses of the same segment.
+    let is_within = move |found: &Sbdf| match scope {
+        ResetScope::Function => false,
+        ResetScope::Slot => reaches(lifecycle, device, scope, *found),
+        ResetScope::Bus => found.segment() == device.segment(),
+    };
+    let found = first.into_iter().flat_map(|first| lifecycle.registry().addresses_from(first));
+    found
+        .take_while(is_within)
+        .filter(move |other| *other != device && reaches(lifecycle, device, scope, *other))
 }
 
 /// Claims a device that a reset of another one hits. It must be in quarantine; bridges forward resets and are no

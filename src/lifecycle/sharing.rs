@@ -49,9 +49,10 @@ impl<P: Platform> Lifecycle<P> {
     pub(super) fn is_needed(&self, id: Sbdf) -> bool {
         let users = self.users(id);
         let mut met = 0;
-        let mut next = Some(Sbdf::default()).filter(|_| users > 0);
-        while let Some(other) = next.and_then(|from| self.registry().next_device(from)) {
-            next = other.successor();
+        if users == 0 {
+            return false;
+        }
+        for other in self.registry().addresses_from(Sbdf::default()) {
             let Ok(sharer) = self.registry().lock(other) else { continue };
             if sharer.known.requesters.contains(&id) {
                 // What has no owner has no entries.
@@ -75,9 +76,7 @@ impl<P: Platform> Lifecycle<P> {
         enters: bool,
     ) -> Result<(), TransitionError> {
         let mut met = 0;
-        let mut next = Some(Sbdf::default());
-        while let Some(other) = next.and_then(|from| self.registry().next_device(from)) {
-            next = other.successor();
+        for other in self.registry().addresses_from(Sbdf::default()) {
             if work.iter().any(|member| member.address == other) {
                 continue;
             }
@@ -136,9 +135,7 @@ impl<P: Platform> Lifecycle<P> {
         if known.requesters.iter().all(|id| self.users(*id) <= 1) {
             return false;
         }
-        let mut next = Some(Sbdf::default());
-        while let Some(other) = next.and_then(|from| self.registry().next_device(from)) {
-            next = other.successor();
+        for other in self.registry().addresses_from(Sbdf::default()) {
             let is_blocked = |sharer: LockedDevice<'_, P>| {
                 sharer.known.behind.is_none() && sharer.known.shares_requester(known) && is_blocked(&sharer)
             };
@@ -190,9 +187,7 @@ impl<P: Platform> Lifecycle<P> {
             }
             if sharers.met < outside {
                 sharers = Sharers { id, met: 0, is_needed: false };
-                let mut next = Some(Sbdf::default());
-                while let Some(other) = next.and_then(|from| self.registry().next_device(from)) {
-                    next = other.successor();
+                for other in self.registry().addresses_from(Sbdf::default()) {
                     self.meet(&mut sharers, work, other);
                 }
             }

@@ -70,9 +70,7 @@ impl<'a, T, L: RawLock> Locked<'a, T, L> {
 
     /// Nothing is published any more.
     pub(crate) fn unpublish(&mut self) {
-        if let Some(published) = self.slot.published() {
-            published.clear();
-        }
+        self.slot.unpublish();
     }
 
     /// Shows what is published to this audience, unless the device is gone.

@@ -212,9 +212,7 @@ impl<T, L: RawLock> Slot<T, L> {
                 slot.marks.store(0, Ordering::Relaxed);
                 slot.told.store(false, Ordering::Relaxed);
                 // Veiled when it was closed, or drained; what is left of it is the next device's to fill.
-                if let Some(published) = slot.published() {
-                    published.clear();
-                }
+                slot.unpublish();
                 slot.word.vacate();
                 if !weakened(Site::DeviceHoldsMemory) {
                     // SAFETY: `Reserved::open` gave this share away when the device came; it is taken back
@@ -305,6 +303,13 @@ impl<T, L: RawLock> Slot<T, L> {
     pub(super) fn veil(&self) {
         if let Some(published) = self.published() {
             published.veil();
+        }
+    }
+
+    /// Nothing is published any more; only under the device lock, or by who closed the device.
+    pub(super) fn unpublish(&self) {
+        if let Some(published) = self.published() {
+            published.clear();
         }
     }
 

@@ -102,9 +102,14 @@ impl<D, L: RawLock> Registry<D, L> {
         self.core.arena.find(address)?.find_holder(pick)
     }
 
+    /// Where there are devices, from an address on: a walk, with no lock held between its steps.
+    pub(crate) fn addresses_from(&self, from: Sbdf) -> impl Iterator<Item = Sbdf> + '_ {
+        self.core.arena.present_from(from).map(Slot::address)
+    }
+
     /// The first present device at `from` or after it.
     pub(crate) fn next_device(&self, from: Sbdf) -> Option<Sbdf> {
-        self.core.arena.present_from(from).next().map(Slot::address)
+        self.addresses_from(from).next()
     }
 
     /// From now on this guest takes no devices. Returns those it has; `None` if there is no such guest.
