@@ -1,5 +1,7 @@
 //! vPCI, rule by rule: registers and how accesses meet them.
 
+mod bar_map;
+mod bar_map_reference;
 mod decoding;
 mod reference;
 mod registers;
