@@ -5,9 +5,7 @@ use alloc::vec::Vec;
 
 use super::backing::Backing;
 use super::capability::{Interrupts, MsixPlace, Power, chain, express, features, msi, msix, power, vendor};
-use super::function::{
-    self, Bar, BarFault, Effects, Function, Identity, Model, Placed, ROM, Rest, Viewer,
-};
+use super::function::{self, Bar, BarFault, Effects, Function, Identity, Model, Placed, ROM, Rest, Viewer};
 use super::registers::{RegisterError, Space};
 use crate::device::{PortType, SubsystemId};
 use crate::errno::Errno;
@@ -109,7 +107,8 @@ impl Endpoint {
     pub fn bar(mut self, slot: u8, bar: Bar) -> Self {
         let is_taken = |slot: u8| {
             let own = self.bars.get(usize::from(slot)).is_some_and(Option::is_some);
-            let before = slot.checked_sub(1).and_then(|before| self.bars.get(usize::from(before)).copied().flatten());
+            let before =
+                slot.checked_sub(1).and_then(|before| self.bars.get(usize::from(before)).copied().flatten());
             own || before.is_some_and(|bar| bar.kind() == function::BarKind::Memory64)
         };
         let upper = (bar.kind() == function::BarKind::Memory64).then(|| slot.saturating_add(1));
@@ -232,11 +231,7 @@ impl Endpoint {
         Ok(Function::new(space, model))
     }
 
-    fn add_bars(
-        &self,
-        space: &mut Space<Model, Effects>,
-        model: &mut Model,
-    ) -> Result<(), EndpointError> {
+    fn add_bars(&self, space: &mut Space<Model, Effects>, model: &mut Model) -> Result<(), EndpointError> {
         let mut slot = 0;
         while slot < SLOTS {
             let Some(bar) = self.bars[usize::from(slot)] else {
@@ -310,7 +305,9 @@ impl Endpoint {
 
     fn check_msix(&self) -> Result<(), EndpointError> {
         let Some((vectors, place)) = self.msix else { return Ok(()) };
-        check_msix(vectors, &place, |bar| self.bars.get(usize::from(bar)).copied().flatten().filter(|_| bar < SLOTS))
+        check_msix(vectors, &place, |bar| {
+            self.bars.get(usize::from(bar)).copied().flatten().filter(|_| bar < SLOTS)
+        })
     }
 
     fn refuse_if(&mut self, is_so: bool, error: EndpointError) {
@@ -451,4 +448,3 @@ impl EndpointError {
         }
     }
 }
-

@@ -26,7 +26,12 @@ pub(super) fn under_lock<R>(reach: &impl Reach, step: impl FnOnce(&mut Function)
 }
 
 /// Carries out what waits, until nothing does or somebody else is at it.
-pub(super) fn drive<L: RawLock>(reach: &impl Reach, mapper: &Mapper<L>, wiring: &impl Wiring, target: Target) {
+pub(super) fn drive<L: RawLock>(
+    reach: &impl Reach,
+    mapper: &Mapper<L>,
+    wiring: &impl Wiring,
+    target: Target,
+) {
     while let Some(work) = under_lock(reach, Function::begin).flatten() {
         let turn = Turn { reach, mapper };
         let mut next = Some(work);

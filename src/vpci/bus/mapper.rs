@@ -60,8 +60,7 @@ const NOT_MAPPED: HookError = HookError::new(crate::errno::Errno::EIO, "a BAR co
 
 impl<L: RawLock> Mapper<L> {
     pub(super) fn new(map: BarMap) -> Self {
-        let state =
-            State { map, places: Vec::new(), asked: 0, settled: 0, is_busy: false, last_error: None };
+        let state = State { map, places: Vec::new(), asked: 0, settled: 0, is_busy: false, last_error: None };
         Self { state: Lock::new(state), memory: Routes::new(), ports: Routes::new() }
     }
 
@@ -102,7 +101,7 @@ impl<L: RawLock> Mapper<L> {
         drop(state);
         let stuck = self.settle(wiring, device, disable);
         let state = self.state.lock();
-        let missing = state.map.missing(device);
+        let missing = state.map.is_missing(device);
         let error = state.last_error.filter(|(of, _)| *of == device).map_or(NOT_MAPPED, |(_, error)| error);
         drop(state);
         if !missing {

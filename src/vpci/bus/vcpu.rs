@@ -4,7 +4,6 @@ use super::routes::{Found, Remembered, Routes};
 use super::wiring::Wiring;
 use super::{Bus, Modelled, Written};
 use crate::address::Sbdf;
-use crate::platform::Width;
 use crate::sync::{Ordering, RawLock, with_default_lock};
 use crate::vpci::bar_map::BarSpace;
 use crate::vpci::decode::{ADDRESS_PORT, AddressPort, DATA_PORT, parts};

@@ -27,10 +27,7 @@ pub(in crate::vpci) struct ShownExtended {
 }
 
 /// Adds the headers of these capabilities and the pointer to the first.
-pub(in crate::vpci) fn link(
-    space: &mut Space<Model, Effects>,
-    shown: &[Shown],
-) -> Result<(), RegisterError> {
+pub(in crate::vpci) fn link(space: &mut Space<Model, Effects>, shown: &[Shown]) -> Result<(), RegisterError> {
     let next = shown.iter().skip(1).map(|shown| shown.at).chain([0]);
     for (shown, next) in shown.iter().zip(next) {
         let header = u32::from(shown.id) | u32::from(next) << 8;

@@ -57,7 +57,8 @@ pub(in crate::vpci) struct Interrupts {
 impl Interrupts {
     /// MSI or MSI-X is on, so the pin is not used.
     pub(in crate::vpci) fn uses_messages(&self) -> bool {
-        self.msi.as_ref().is_some_and(Msi::is_enabled) || self.msix.as_ref().is_some_and(|msix| msix.is_enabled())
+        self.msi.as_ref().is_some_and(Msi::is_enabled)
+            || self.msix.as_ref().is_some_and(|msix| msix.is_enabled())
     }
 
     /// The device raises a vector: it is sent if it is live, else it is pending.

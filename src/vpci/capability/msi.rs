@@ -35,7 +35,15 @@ impl Msi {
     /// Up to `count` vectors: a power of two from 1 to 32, which the caller has checked.
     pub(in crate::vpci) fn new(count: u8, is_64: bool, has_masks: bool) -> Result<Self, NoMemory> {
         let vectors = Vectors::new(count.into(), false)?;
-        Ok(Self { vectors, is_64, has_masks, is_enabled: false, used: 0, message: Message::default(), mask: 0 })
+        Ok(Self {
+            vectors,
+            is_64,
+            has_masks,
+            is_enabled: false,
+            used: 0,
+            message: Message::default(),
+            mask: 0,
+        })
     }
 
     pub(in crate::vpci) fn is_enabled(&self) -> bool {
@@ -66,7 +74,12 @@ impl Msi {
             register(8 + upper, Width::Word, read_data, write_data),
             masks(Some(Register::constant(at + 10 + upper, Width::Word, 0))),
             masks(register(12 + upper, Width::Dword, read_mask, write_mask)),
-            masks(Some(Register::new(at + 16 + upper, Width::Dword, Read::Handler(read_pending), Write::Drop))),
+            masks(Some(Register::new(
+                at + 16 + upper,
+                Width::Dword,
+                Read::Handler(read_pending),
+                Write::Drop,
+            ))),
         ]
         .into_iter()
         .flatten()
@@ -150,7 +163,9 @@ fn read_upper(model: &mut Model, _: At) -> u32 {
 }
 
 fn write_upper(model: &mut Model, _: At, value: u32) -> Option<Effects> {
-    change_message(model, |message| message.address = u64::from(low(message.address)) | u64::from(value) << 32)
+    change_message(model, |message| {
+        message.address = u64::from(low(message.address)) | u64::from(value) << 32
+    })
 }
 
 fn read_data(model: &mut Model, _: At) -> u32 {

@@ -112,8 +112,12 @@ impl Msix {
     /// The registers of a capability at this place, but for its header.
     pub(in crate::vpci) fn registers(&self, at: u16) -> [Register<Model, Effects>; 3] {
         let rsvdp = Masks { rsvdp: 0x3800, ..Masks::default() };
-        let control =
-            Register::new(at + CONTROL, Width::Word, Read::Handler(read_control), Write::Handler(write_control));
+        let control = Register::new(
+            at + CONTROL,
+            Width::Word,
+            Read::Handler(read_control),
+            Write::Handler(write_control),
+        );
         let place = &self.place;
         let table = place.table | u32::from(place.table_bar);
         let pending = place.pending | u32::from(place.pending_bar);

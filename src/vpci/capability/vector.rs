@@ -75,10 +75,7 @@ impl Vectors {
     }
 
     /// What the outside is to do next; `live` says which vectors can be sent.
-    pub(in crate::vpci) fn next_work(
-        &mut self,
-        live: impl Fn(&Vector) -> bool,
-    ) -> Option<(u16, VectorWork)> {
+    pub(in crate::vpci) fn next_work(&mut self, live: impl Fn(&Vector) -> bool) -> Option<(u16, VectorWork)> {
         loop {
             let word = self.changed.iter().position(|word| *word != 0)?;
             let vector = word * 64 + self.changed[word].trailing_zeros() as usize;
@@ -123,5 +120,4 @@ impl Vectors {
             *entry = Vector { is_masked, routed, ..Vector::default() };
         });
     }
-
 }

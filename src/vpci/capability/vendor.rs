@@ -10,10 +10,7 @@ pub(in crate::vpci) const ID: u8 = 0x09;
 /// device's own, byte by byte where it is not a whole dword.
 pub(in crate::vpci) fn registers(at: u16, length: u8) -> impl Iterator<Item = Register<Model, Effects>> {
     let end = at + u16::from(length);
-    let first = [
-        Register::constant(at + 2, Width::Byte, length.into()),
-        own(at + 3, Width::Byte),
-    ];
+    let first = [Register::constant(at + 2, Width::Byte, length.into()), own(at + 3, Width::Byte)];
     let dwords = (at + 4..end & !3).step_by(4).map(move |offset| own(offset, Width::Dword));
     let bytes = ((end & !3).max(at + 4)..end).map(move |offset| own(offset, Width::Byte));
     first.into_iter().chain(dwords).chain(bytes)

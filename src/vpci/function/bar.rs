@@ -5,9 +5,9 @@
 //! A BAR's address does not change from the moment its mapping is wanted until it is unmapped: writes in between are
 //! ignored. So what is mapped is always where its register says.
 
+use super::effect::{Effect, Effects};
 use super::model::Model;
 use crate::platform::Width;
-use super::effect::{Effect, Effects};
 use crate::vpci::registers::{At, Read, Register, Write};
 
 /// The number of the expansion ROM, beside the six BARs.

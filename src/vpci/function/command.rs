@@ -71,8 +71,10 @@ impl Command {
 
 /// The registers.
 pub(in crate::vpci) fn registers(has_capabilities: bool) -> [Register<Model, Effects>; 3] {
-    let byte = |offset, read, write| Register::new(offset, Width::Byte, Read::Handler(read), Write::Handler(write));
-    let masks = Masks { rw1c: STATUS_ERRORS, ro: 0x06b8 | STATUS_CAPABILITIES, rsvdz: STATUS_RSVDZ, rsvdp: 0 };
+    let byte =
+        |offset, read, write| Register::new(offset, Width::Byte, Read::Handler(read), Write::Handler(write));
+    let masks =
+        Masks { rw1c: STATUS_ERRORS, ro: 0x06b8 | STATUS_CAPABILITIES, rsvdz: STATUS_RSVDZ, rsvdp: 0 };
     let status = Register::new(STATUS, Width::Word, Read::Handler(read_status), Write::Handler(write_status));
     [
         byte(COMMAND, read_lower, write_lower),
@@ -119,7 +121,8 @@ fn write_upper(model: &mut Model, _: At, value: u32) -> Option<Effects> {
 }
 
 fn read_status(model: &mut Model, at: At) -> u32 {
-    let own = model.read_hardware(STATUS, Width::Word).unwrap_or(u32::from(model.status)) & !STATUS_CAPABILITIES;
+    let own =
+        model.read_hardware(STATUS, Width::Word).unwrap_or(u32::from(model.status)) & !STATUS_CAPABILITIES;
     let pending = if model.has_hardware() { 0 } else { u32::from(model.interrupts.intx.is_pending) };
     own | pending * STATUS_INTERRUPT | u32::from(at.tag) * STATUS_CAPABILITIES
 }

@@ -17,18 +17,20 @@ use alloc::boxed::Box;
 use core::fmt;
 
 pub use bar::{Bar, BarFault, BarKind, ROM};
-pub(in crate::vpci) use bar::{BarSet, Placed, registers as bar_registers, rom_register, unused as unused_bar};
+pub(in crate::vpci) use bar::{
+    BarSet, Placed, registers as bar_registers, rom_register, unused as unused_bar,
+};
 pub(in crate::vpci) use command::registers as command_registers;
-pub use effect::{Asked, Effect, Effects};
 use effect::Queue;
+pub use effect::{Asked, Effect, Effects};
 pub use header::Identity;
 pub(in crate::vpci) use header::{Rest, registers as header_registers};
 pub(in crate::vpci) use model::Model;
 pub use model::Viewer;
 pub(in crate::vpci) use work::{Mapping, Work};
 
-use super::capability::{Level, Signals, VectorWork};
 use super::capability::msix::Part;
+use super::capability::{Level, Signals, VectorWork};
 use super::registers::{Space, all_bits};
 use crate::platform::Width;
 
@@ -138,7 +140,8 @@ impl Function {
     fn has_bar_access(&self, bar: u8, offset: u64, length: usize) -> bool {
         let fits = |placed: &bar::Placed| {
             let length = length as u64;
-            offset.is_multiple_of(length) && offset.checked_add(length).is_some_and(|end| end <= placed.bar.size())
+            offset.is_multiple_of(length)
+                && offset.checked_add(length).is_some_and(|end| end <= placed.bar.size())
         };
         let possible = matches!(length, 1 | 2 | 4 | 8);
         self.state == State::Answers && possible && self.model.bars.get(bar).is_some_and(fits)
@@ -300,7 +303,10 @@ impl Model {
 impl fmt::Debug for Function {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let registers = self.space.len();
-        f.debug_struct("Function").field("registers", &registers).field("state", &self.state).finish_non_exhaustive()
+        f.debug_struct("Function")
+            .field("registers", &registers)
+            .field("state", &self.state)
+            .finish_non_exhaustive()
     }
 }
 

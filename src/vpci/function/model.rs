@@ -2,7 +2,7 @@
 
 use alloc::boxed::Box;
 
-use super::bar::{Bars, BarSet};
+use super::bar::{BarSet, Bars};
 use super::command::Command;
 use crate::platform::Width;
 use crate::vpci::backing::Backing;

@@ -48,7 +48,9 @@ impl Model {
                     return None;
                 }
                 let mut enable = [const { None }; ALL];
-                for (number, place) in (0..).zip(&mut enable).filter(|(number, _)| coming & (1 << number) != 0) {
+                for (number, place) in
+                    (0..).zip(&mut enable).filter(|(number, _)| coming & (1 << number) != 0)
+                {
                     *place = self.mapping(number);
                 }
                 Work::Decode { disable, enable }
@@ -119,9 +121,9 @@ impl Model {
     fn show_what_is(&mut self) {
         let is_mapped = |io| {
             let mapped = self.bars.all.iter().enumerate();
-            mapped.filter(|(bar, _)| self.bars.mapped & (1 << bar) != 0).any(|(_, placed)| {
-                placed.as_ref().is_some_and(|placed| placed.bar.is_io() == io)
-            })
+            mapped
+                .filter(|(bar, _)| self.bars.mapped & (1 << bar) != 0)
+                .any(|(_, placed)| placed.as_ref().is_some_and(|placed| placed.bar.is_io() == io))
         };
         let (memory, io) = (is_mapped(false), is_mapped(true));
         self.command.show(memory, io);

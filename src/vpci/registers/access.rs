@@ -50,13 +50,7 @@ impl<M: Behind, O> Space<M, O> {
 
     /// Writes registers and the gaps between them. An access that is not aligned, or beyond the end, writes nothing.
     #[inline]
-    pub fn write(
-        &mut self,
-        model: &mut M,
-        offset: u16,
-        width: Width,
-        value: u32,
-    ) -> Outcomes<O> {
+    pub fn write(&mut self, model: &mut M, offset: u16, width: Width, value: u32) -> Outcomes<O> {
         if !is_possible(offset, width) {
             return Outcomes::none();
         }
@@ -66,9 +60,7 @@ impl<M: Behind, O> Space<M, O> {
                 model.write_gap(offset, width, value);
                 Outcomes::none()
             }
-            split if split & SPLIT != 0 => {
-                self.write_split(model, self.split(split), (offset, width, value))
-            }
+            split if split & SPLIT != 0 => self.write_split(model, self.split(split), (offset, width, value)),
             whole => {
                 let shift = 8 * (offset & 3);
                 let written = Written { value: value << shift, bits: all_bits(width) << shift };
@@ -77,13 +69,7 @@ impl<M: Behind, O> Space<M, O> {
         }
     }
 
-    fn read_split(
-        &mut self,
-        model: &mut M,
-        split: [Place; 4],
-        offset: u16,
-        width: Width,
-    ) -> u32 {
+    fn read_split(&mut self, model: &mut M, split: [Place; 4], offset: u16, width: Width) -> u32 {
         let mut result = 0;
         for part in Parts::new(split, offset, width) {
             let value = match part.place {
