@@ -3,8 +3,11 @@
 mod bar_map;
 mod bar_map_reference;
 mod decoding;
+mod endpoint;
 mod guest;
 mod header;
+mod interrupts;
 mod reference;
 mod registers;
+mod resets;
 mod scaffold;

@@ -84,7 +84,12 @@ impl Interrupts {
 
     /// What was to be done for a vector could not be done: a route is not there, one that was to go still is.
     pub(in crate::vpci) fn failed(&mut self, vector: u16, work: VectorWork) {
-        let is_routed = work == VectorWork::Unroute;
+        let is_routed = match work {
+            VectorWork::Route(_) => false,
+            VectorWork::Unroute => true,
+            // Lost, as a message that nobody takes is.
+            VectorWork::Send(_) => return,
+        };
         if let Some(vectors) = self.live_vectors() {
             vectors.set_routed(vector, is_routed);
         }

@@ -100,9 +100,12 @@ impl Vectors {
     }
 
     /// What the outside knows of it is not what it was told: it is routed still, to what nobody knows, or not at all.
+    /// That is tried again when the vector changes.
     pub(in crate::vpci) fn set_routed(&mut self, vector: u16, is_routed: bool) {
-        if let Some(entry) = self.all.get_mut(usize::from(vector)) {
+        let vector = usize::from(vector);
+        if let Some(entry) = self.all.get_mut(vector) {
             entry.routed = is_routed.then_some(UNKNOWN);
+            self.changed[vector / 64] &= !(1 << (vector % 64));
         }
     }
 
