@@ -3,6 +3,8 @@
 mod bar_map;
 mod bar_map_reference;
 mod decoding;
+mod guest;
+mod header;
 mod reference;
 mod registers;
 mod scaffold;
