@@ -181,6 +181,11 @@ impl Function {
         self.queue.running()
     }
 
+    /// What is to be mapped of the BARs of the [`Work::Decode`] that was begun.
+    pub(super) fn mappings(&self) -> [Option<Mapping>; 7] {
+        self.model.mappings()
+    }
+
     /// Decoding was brought to what was wanted, or not.
     pub(super) fn decoded(&mut self, disabled: BarSet, outcome: Result<BarSet, ()>) {
         match outcome {
