@@ -120,7 +120,8 @@ impl Platform for Hardware {
 
     // Two flushes of one function are never at once, and the later one sees what the earlier one did: of one device since
     // who has it in hand has claimed it, of a device and the next one at its address since that comes when the first
-    // is cleared up after. The machine has a lock of its own, which would hide that; so this keeps books without one.
+    // is cleared up after. The machine has a lock of its own, which loom does not see; so this keeps books without one.
+    // (No model has what is left of an add that could not be undone: who comes to its address waits for nobody.)
     fn iommu_flush(&self, device: Sbdf) -> Result<(), HookError> {
         let machine = self.touch(device);
         #[cfg(loom)]
