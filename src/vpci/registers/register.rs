@@ -163,7 +163,7 @@ impl<M, O> Copy for Register<M, O> {}
 
 /// The bits of a register.
 #[inline]
-pub(super) const fn all_bits(width: Width) -> u32 {
+pub(in crate::vpci) const fn all_bits(width: Width) -> u32 {
     match width {
         Width::Byte => 0xff,
         Width::Word => 0xffff,
