@@ -2,6 +2,7 @@
 
 mod bar_map;
 mod bar_map_reference;
+mod binding;
 mod decoding;
 mod endpoint;
 mod guest;

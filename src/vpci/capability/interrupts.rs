@@ -101,6 +101,12 @@ impl Interrupts {
         msix.or_else(|| self.msi.as_mut().and_then(|msi| msi.vectors_mut().unroute_next()))
     }
 
+    /// How many vectors are routed.
+    pub(in crate::vpci) fn routed(&self) -> usize {
+        let msi = self.msi.as_ref().map_or(0, |msi| msi.vectors().routed());
+        msi + self.msix.as_ref().map_or(0, |msix| msix.vectors().routed())
+    }
+
     fn live_vectors(&mut self) -> Option<&mut Vectors> {
         match (&mut self.msix, &mut self.msi) {
             (Some(msix), None) => Some(msix.vectors_mut()),
