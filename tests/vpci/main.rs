@@ -8,6 +8,7 @@ mod endpoint;
 mod guest;
 mod header;
 mod interrupts;
+mod ports;
 mod reference;
 mod registers;
 mod resets;
