@@ -1,8 +1,10 @@
 //! vPCI, rule by rule: registers and how accesses meet them.
 
+mod any_access;
 mod bar_map;
 mod bar_map_reference;
 mod binding;
+mod bytes;
 mod decoding;
 mod endpoint;
 mod guest;
@@ -14,3 +16,4 @@ mod registers;
 mod resets;
 mod scaffold;
 mod state;
+mod storm;
