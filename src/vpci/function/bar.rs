@@ -6,7 +6,7 @@
 //! ignored. So what is mapped is always where its register says.
 
 use super::effect::{Effect, Effects};
-use super::model::Model;
+use super::model::{Model, Viewer};
 use crate::platform::Width;
 use crate::vpci::registers::{At, Read, Register, Write, bits_if};
 
@@ -20,9 +20,9 @@ const FIRST: u16 = 0x10;
 const ROM_ENDPOINT: u16 = 0x30;
 const ROM_BRIDGE: u16 = 0x38;
 /// Below an address of a memory BAR: what kind it is (PCIe 6.0 §7.5.1.2.1).
-const IS_IO: u32 = 1;
-const IS_64: u32 = 4;
-const PREFETCHABLE: u32 = 8;
+pub(super) const IS_IO: u32 = 1;
+pub(super) const IS_64: u32 = 4;
+pub(super) const PREFETCHABLE: u32 = 8;
 /// The enable bit of the expansion ROM (PCIe 6.0 §7.5.1.2.4).
 const ROM_ENABLE: u32 = 1;
 /// In the tag of a register: it is the upper half of the BAR.
@@ -82,6 +82,11 @@ impl Bar {
     #[must_use]
     pub const fn direct(self) -> Self {
         Self { is_direct: true, ..self }
+    }
+
+    /// Every access comes to the model.
+    pub(in crate::vpci) const fn trapped(self) -> Self {
+        Self { is_direct: false, ..self }
     }
 
     /// In bytes.
@@ -163,6 +168,9 @@ pub enum BarFault {
     /// A 64-bit BAR in the last slot has no place for its upper half.
     #[error("a 64-bit BAR cannot be in the last slot")]
     NoUpperHalf,
+    /// A virtual function has no I/O.
+    #[error("a virtual function cannot have I/O")]
+    VirtualIo,
     /// I/O is not prefetchable.
     #[error("I/O cannot be prefetchable")]
     PrefetchableIo,
@@ -173,6 +181,23 @@ pub enum BarFault {
 pub(in crate::vpci) struct Placed {
     pub(in crate::vpci) bar: Bar,
     pub(in crate::vpci) address: u64,
+    /// Where it is after a reset: 0, unless the register is none of its own (a virtual function's).
+    pub(in crate::vpci) home: u64,
+}
+
+impl Placed {
+    /// Where it is, now and after a reset.
+    pub(in crate::vpci) const fn at(bar: Bar, address: u64) -> Self {
+        Self { bar, address, home: address }
+    }
+}
+
+/// The hardware's register of an expansion ROM, of which a guest has a say only in whether it is enabled.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::vpci) struct HardwareRom {
+    pub(in crate::vpci) offset: u16,
+    /// What it holds.
+    pub(in crate::vpci) value: u32,
 }
 
 /// A set of BARs: bit n for BAR n, bit [`ROM`] for the ROM.
@@ -184,6 +209,7 @@ pub(in crate::vpci) struct Bars {
     pub(in crate::vpci) all: [Option<Placed>; ALL],
     /// The ROM's enable bit, as it was written.
     pub(in crate::vpci) rom_enabled: bool,
+    pub(in crate::vpci) hardware_rom: Option<HardwareRom>,
     /// What answers at its addresses.
     pub(in crate::vpci) mapped: BarSet,
     /// What is being mapped at this moment.
@@ -197,7 +223,7 @@ impl Bars {
 
     /// Every BAR to where it is after a reset, none mapped.
     pub(in crate::vpci) fn reset(&mut self) {
-        self.all.iter_mut().flatten().for_each(|placed| placed.address = 0);
+        self.all.iter_mut().flatten().for_each(|placed| placed.address = placed.home);
         self.rom_enabled = false;
     }
 
@@ -252,6 +278,10 @@ fn write(model: &mut Model, at: At, value: u32) -> Option<Effects> {
     let width = if placed.bar.is_io() { 0xffff_ffff } else { u64::MAX };
     // The bits below the size cannot be set: that is how software finds the size.
     placed.address = address & width & !(placed.bar.size - 1);
+    if model.viewer == Viewer::Host {
+        // The host's addresses are the hardware's; a guest's are not.
+        model.write_hardware(at.offset, Width::Dword, value);
+    }
     None
 }
 
@@ -268,8 +298,25 @@ fn write_rom(model: &mut Model, _: At, value: u32) -> Option<Effects> {
     let rom = model.bars.all[usize::from(ROM)].as_mut()?;
     if !was_decoding {
         rom.address = u64::from(value & !ROM_ENABLE) & !(rom.bar.size - 1);
+        model.write_rom_enable();
     }
     Effects::default().and_if(changed && model.command.is_memory_wanted(), Effect::Decode).or_none()
+}
+
+impl Model {
+    /// Brings the hardware's ROM register, if there is one, to whether the ROM is mapped.
+    pub(in crate::vpci) fn write_rom_enable(&mut self) {
+        let Some(rom) = self.bars.hardware_rom else { return };
+        let base = match (self.viewer, self.bars.get(ROM)) {
+            (Viewer::Host, Some(placed)) => halves(placed.address)[0],
+            _ => rom.value & !ROM_ENABLE,
+        };
+        let value = base | bits_if(self.bars.mapped & 1 << ROM != 0, ROM_ENABLE);
+        if value != rom.value {
+            self.bars.hardware_rom = Some(HardwareRom { value, ..rom });
+            self.write_hardware(rom.offset, Width::Dword, value);
+        }
+    }
 }
 
 const fn halves(address: u64) -> [u32; 2] {
@@ -277,6 +324,6 @@ const fn halves(address: u64) -> [u32; 2] {
     [u32::from_le_bytes([b0, b1, b2, b3]), u32::from_le_bytes([b4, b5, b6, b7])]
 }
 
-const fn join(lower: u32, upper: u32) -> u64 {
+pub(in crate::vpci) const fn join(lower: u32, upper: u32) -> u64 {
     (upper as u64) << 32 | lower as u64
 }
