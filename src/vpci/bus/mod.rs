@@ -161,6 +161,12 @@ impl<D: Modelled, W: Wiring, L: RawLock> Bus<D, W, L> {
         self.access(at, |function| function.signal(signal))
     }
 
+    /// Carries out what a function wants from the beginning ([`Function::start`]): for one of the host's, when it has
+    /// been put behind the bus.
+    pub fn start(&self, at: Sbdf) -> Written<D, W, L> {
+        self.access(at, Function::start)
+    }
+
     #[inline]
     fn access(&self, at: Sbdf, access: impl FnOnce(&mut Function) -> Asked) -> Written<D, W, L> {
         let Ok(mut device) = self.shared.domain.lock(at) else { return Written::Done };
