@@ -43,7 +43,7 @@ impl Walker {
                 continue;
             }
             let functions = if self.read::<1>(first, 0xe) & 0x80 != 0 { 8 } else { 1 };
-            let all = (device..device + functions).map(|bdf| Sbdf::from_bdf(Segment::new(0), bdf));
+            let all = (device..=device + (functions - 1)).map(|bdf| Sbdf::from_bdf(Segment::new(0), bdf));
             found.extend(all.filter(|function| self.read::<2>(*function, 0) != 0xffff));
         }
         found
