@@ -321,6 +321,19 @@ fn flr_and_power_are_effects_of_a_guest() {
 }
 
 #[test]
+fn after_a_reset_hardware_is_off_whatever_was_put_back() {
+    let config = nic().with16(COMMAND.into(), 0x0140);
+    let hardware = hardware(&config).writable(0x98, Word, u32::MAX);
+    let (guest, at) = plugged(guest_function(&hardware), &hardware);
+    guest.write(at, BAR0, Dword, 0xc000_0000);
+    guest.write(at, COMMAND, Word, MEMORY | MASTER);
+    assert_eq!(hardware.peek(COMMAND, Word), 0x0140 | MEMORY | MASTER);
+    guest.write(at, 0x98, Word, 0x8000);
+    assert_eq!((guest.read(at, COMMAND, Word), guest.read(at, BAR0, Dword)), (0, 0xc));
+    assert_eq!(hardware.peek(COMMAND, Word), 0x0140);
+}
+
+#[test]
 fn a_capability_that_cannot_be_initialised_is_hidden_and_the_others_are_not() {
     let cases: [(&str, Config); 6] = [
         ("MSI with 64 vectors", nic().with16(0x62, 0x018c)),

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use pcidevs::address::Segment;
 use pcidevs::topology::{Function as Recorded, Machine, ReadError};
-use pcidevs::vpci::{Bar, Function, PassThrough, PassThroughError, Viewer, VirtualFunction};
+use pcidevs::vpci::{Bar, BarKind, Function, PassThrough, PassThroughError, Viewer, VirtualFunction};
 use pcidevs::{Member, Owner, Sbdf};
 
 use crate::guest::Guest;
@@ -115,8 +115,7 @@ impl Bytes {
                 let fits = |place: u32, length: u64| {
                     let bar = bars.get(&u8::try_from(place & 7).unwrap());
                     bar.is_some_and(|bar| {
-                        bar.kind() != pcidevs::vpci::BarKind::Io
-                            && u64::from(place & !7) + length <= bar.size()
+                        bar.kind() != BarKind::Io && u64::from(place & !7) + length <= bar.size()
                     })
                 };
                 let is_apart = table & 7 != pending & 7
@@ -142,6 +141,15 @@ impl Bytes {
             is_alone && at + length <= 0x100 && (seen.insert(id) || id == VENDOR)
         };
         all.iter().copied().filter(is_modelled).collect()
+    }
+
+    /// BARs that can be resized, and how large they are now.
+    fn resizable(&self) -> Vec<(u8, u64)> {
+        let found = self.extended().into_iter().find(|(_, id)| *id == REBAR);
+        let Some((at, _)) = found else { return Vec::new() };
+        let control = |entry: usize| self.u32(usize::from(at) + 8 + 8 * entry);
+        let entry = |control: u32| (u8::try_from(control & 7).unwrap(), 1 << (20 + (control >> 8 & 0x1f)));
+        (0..(control(0) >> 5 & 7) as usize).map(|number| entry(control(number))).collect()
     }
 
     fn has_extended(&self) -> bool {
@@ -188,7 +196,12 @@ impl<'a> Case<'a> {
             }
             None => (None, bytes.bars(0x10, if bytes.is_bridge() { 2 } else { 6 }, 1 << 20)),
         };
-        let bars = bars.into_iter().map(|(slot, bar, _)| (slot, bar)).collect();
+        let mut bars: BTreeMap<u8, Bar> = bars.into_iter().map(|(slot, bar, _)| (slot, bar)).collect();
+        for (slot, size) in bytes.resizable() {
+            if let Some(bar) = bars.get_mut(&slot) {
+                *bar = resized(*bar, size);
+            }
+        }
         let hardware = Hardware::new(&Config(recorded.config.clone()));
         Some(Self { recorded, bytes, bars, vf, hardware })
     }
@@ -245,10 +258,18 @@ impl<'a> Case<'a> {
 }
 
 fn flags_of(bar: Bar) -> u32 {
-    let is_64 = bar.kind() == pcidevs::vpci::BarKind::Memory64;
+    let is_64 = bar.kind() == BarKind::Memory64;
     // A prefetchable one says so when it is printed only.
     let prefetchable = format!("{bar:?}").contains("is_prefetchable: true");
     u32::from(is_64) * 4 + u32::from(prefetchable) * 8
+}
+
+fn resized(bar: Bar, size: u64) -> Bar {
+    let resized = match bar.kind() {
+        BarKind::Memory64 => Bar::memory64(size),
+        _ => Bar::memory32(size.try_into().unwrap()),
+    };
+    if flags_of(bar) & 8 != 0 { resized.prefetchable() } else { resized }
 }
 
 /// What a physical function says of a virtual one.

@@ -278,6 +278,8 @@ impl Function {
         let ran = shielded(&mut self.state, || {
             model.backing.reset();
             model.read_sizes();
+            // Whoever has reset hardware may have put back what was there before.
+            model.write_command();
         });
         if ran.is_some() {
             self.state = State::Answers;
