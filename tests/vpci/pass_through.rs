@@ -501,6 +501,48 @@ fn the_hosts_decoding_is_as_firmware_left_it_and_mapped_from_the_beginning() {
 }
 
 #[test]
+fn who_does_not_start_a_function_of_the_hosts_has_it_mapped_with_the_first_effect() {
+    let config = nic().with32(BAR0.into(), 0xc000_000c).with16(COMMAND.into(), 0x0002);
+    let hardware = hardware(&config);
+    let function = PassThrough::new(Viewer::Host).build(hardware.clone()).unwrap();
+    let (guest, at) = plugged(function, &hardware);
+    guest.write(at, COMMAND, Word, MEMORY | MASTER);
+    assert_eq!(guest.wiring.story(), ["map 0000:80:03.0.0 +0x0 at 0xc0000000 for 0x2000", "bus master On"]);
+}
+
+#[test]
+fn an_express_capability_is_the_hardwares_but_for_what_would_not_be_the_guests() {
+    // Phantom functions; a link of 8 GT/s, four lanes.
+    let config = nic().with32(0x94, 0x1000_8018).with32(0x9c, 0x0000_0043).with16(0xa2, 0x0043);
+    let hardware = hardware(&config.with32(0xb4, 0x5).with32(0xbc, 0xe));
+    let (guest, at) = plugged(guest_function(&hardware), &hardware);
+    assert_eq!(guest.read(at, 0x92, Word), 2);
+    assert_eq!(guest.read(at, 0x94, Dword), 0x1000_8000, "their requester IDs are none of its own");
+    assert_eq!((guest.read(at, 0x9c, Dword), guest.read(at, 0xa2, Word)), (0x43, 0x43));
+    assert_eq!((guest.read(at, 0xb4, Dword), guest.read(at, 0xbc, Dword)), (0, 0xe));
+    hardware.poke(0xa2, Word, 0x0041);
+    assert_eq!(guest.read(at, 0xa2, Word), 0x41, "a link may be trained anew");
+    guest.write(at, 0x98, Word, 0x7000);
+    assert_eq!((guest.read(at, 0x98, Word), hardware.peek(0x98, Word)), (0x7000, 0), "its own copy");
+    // Transactions pending, and an error that is the host's.
+    hardware.poke(0x9a, Word, 0x21);
+    assert_eq!(guest.read(at, 0x9a, Word), 0x20);
+    guest.write(at, 0x9a, Word, 0xf);
+    assert_eq!(hardware.peek(0x9a, Word), 0x21);
+}
+
+#[test]
+fn an_express_capability_of_version_1_ends_where_it_ends() {
+    // An endpoint's, then another capability right behind it.
+    let config =
+        Config::endpoint(256).list(0x40).capability(0x40, 0x10, 0x54).with16(0x42, 1).capability(0x54, 1, 0);
+    let hardware = Hardware::new(&config);
+    let (guest, at) = plugged(guest_function(&hardware), &hardware);
+    assert_eq!(Walker::new(&guest).capabilities(at), [(0x40, 0x10), (0x54, 0x01)]);
+    assert_eq!(guest.read(at, 0x54, Dword), 0x0003_0001);
+}
+
+#[test]
 fn what_is_hidden_the_host_may_only_look_at() {
     let config = nic().with16(COMMAND.into(), 0x0006);
     let hardware = hardware(&config);

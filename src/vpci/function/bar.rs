@@ -327,3 +327,20 @@ const fn halves(address: u64) -> [u32; 2] {
 pub(in crate::vpci) const fn join(lower: u32, upper: u32) -> u64 {
     (upper as u64) << 32 | lower as u64
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn after_a_reset_a_bar_is_where_its_register_says_that_it_is() {
+        let mut bars = Bars::default();
+        let own = Placed { address: 0x2000, ..Placed::at(Bar::memory32(0x1000), 0) };
+        // A virtual function's has no register of its own.
+        let virtual_function = Placed::at(Bar::memory32(0x1000), 0x3000);
+        bars.all = [Some(own), Some(virtual_function), None, None, None, None, None];
+        bars.reset();
+        let addresses = bars.all.map(|placed| placed.map(|placed| placed.address));
+        assert_eq!(addresses[..3], [Some(0), Some(0x3000), None]);
+    }
+}
