@@ -2,10 +2,13 @@
 
 mod bar_map;
 mod bar_map_reference;
+mod binding;
 mod decoding;
+mod endpoint;
 mod guest;
 mod hardware;
 mod header;
+mod interrupts;
 mod pass_through;
 mod real_machines;
 mod rebar;
@@ -13,6 +16,7 @@ mod rebar;
 mod recordings;
 mod reference;
 mod registers;
+mod resets;
 mod scaffold;
 mod sriov;
 mod walk;

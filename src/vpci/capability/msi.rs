@@ -50,6 +50,10 @@ impl Msi {
         self.is_enabled
     }
 
+    pub(in crate::vpci) fn vectors(&self) -> &Vectors {
+        &self.vectors
+    }
+
     pub(in crate::vpci) fn vectors_mut(&mut self) -> &mut Vectors {
         &mut self.vectors
     }

@@ -99,6 +99,11 @@ impl Bar {
         self.kind
     }
 
+    /// Whether reads have no side effect.
+    pub const fn is_prefetchable(self) -> bool {
+        self.is_prefetchable
+    }
+
     pub(in crate::vpci) const fn is_io(self) -> bool {
         matches!(self.kind, BarKind::Io)
     }
