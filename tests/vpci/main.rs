@@ -12,6 +12,7 @@ mod interrupts;
 mod pass_through;
 mod real_machines;
 mod rebar;
+mod recorded;
 #[path = "../recordings/mod.rs"]
 mod recordings;
 mod reference;

@@ -5,10 +5,11 @@
 //! A BAR's address does not change from the moment its mapping is wanted until it is unmapped: writes in between are
 //! ignored. So what is mapped is always where its register says.
 
-use super::effect::{Effect, Effects};
+use super::effect::Effects;
 use super::model::{Model, Viewer};
+use super::rom::HardwareRom;
 use crate::platform::Width;
-use crate::vpci::registers::{At, Read, Register, Write, bits_if};
+use crate::vpci::registers::{At, Read, Register, Write};
 
 /// The number of the expansion ROM, beside the six BARs.
 pub const ROM: u8 = 6;
@@ -16,15 +17,10 @@ pub const ROM: u8 = 6;
 pub(in crate::vpci) const ALL: usize = 7;
 
 const FIRST: u16 = 0x10;
-/// A type 0 header's expansion ROM BAR, and a type 1 header's.
-const ROM_ENDPOINT: u16 = 0x30;
-const ROM_BRIDGE: u16 = 0x38;
 /// Below an address of a memory BAR: what kind it is (PCIe 6.0 §7.5.1.2.1).
 pub(super) const IS_IO: u32 = 1;
 pub(super) const IS_64: u32 = 4;
 pub(super) const PREFETCHABLE: u32 = 8;
-/// The enable bit of the expansion ROM (PCIe 6.0 §7.5.1.2.4).
-const ROM_ENABLE: u32 = 1;
 /// In the tag of a register: it is the upper half of the BAR.
 const UPPER: u16 = 1 << 8;
 
@@ -197,14 +193,6 @@ impl Placed {
     }
 }
 
-/// The hardware's register of an expansion ROM, of which a guest has a say only in whether it is enabled.
-#[derive(Clone, Copy, Debug)]
-pub(in crate::vpci) struct HardwareRom {
-    pub(in crate::vpci) offset: u16,
-    /// What it holds.
-    pub(in crate::vpci) value: u32,
-}
-
 /// A set of BARs: bit n for BAR n, bit [`ROM`] for the ROM.
 pub(in crate::vpci) type BarSet = u8;
 
@@ -257,15 +245,6 @@ pub(in crate::vpci) fn unused(slot: u8) -> Register<Model, Effects> {
     Register::constant(FIRST + 4 * u16::from(slot), Width::Dword, 0)
 }
 
-/// The expansion ROM's register.
-pub(in crate::vpci) fn rom_register(is_bridge: bool, rom: Option<Bar>) -> Register<Model, Effects> {
-    let offset = if is_bridge { ROM_BRIDGE } else { ROM_ENDPOINT };
-    match rom {
-        Some(_) => Register::new(offset, Width::Dword, Read::Handler(read_rom), Write::Handler(write_rom)),
-        None => Register::constant(offset, Width::Dword, 0),
-    }
-}
-
 fn read(model: &mut Model, at: At) -> u32 {
     let Some(placed) = model.bars.get(at.tag.to_le_bytes()[0]) else { return 0 };
     let [lower, upper] = halves(placed.address);
@@ -290,41 +269,7 @@ fn write(model: &mut Model, at: At, value: u32) -> Option<Effects> {
     None
 }
 
-fn read_rom(model: &mut Model, _: At) -> u32 {
-    let enabled = bits_if(model.bars.rom_enabled, ROM_ENABLE);
-    model.bars.get(ROM).map_or(0, |rom| halves(rom.address)[0] | enabled)
-}
-
-fn write_rom(model: &mut Model, _: At, value: u32) -> Option<Effects> {
-    let was_decoding = model.is_decoding(ROM);
-    let enabled = value & ROM_ENABLE != 0;
-    let changed = model.bars.rom_enabled != enabled;
-    model.bars.rom_enabled = enabled;
-    let rom = model.bars.all[usize::from(ROM)].as_mut()?;
-    if !was_decoding {
-        rom.address = u64::from(value & !ROM_ENABLE) & !(rom.bar.size - 1);
-        model.write_rom_enable();
-    }
-    Effects::default().and_if(changed && model.command.is_memory_wanted(), Effect::Decode).or_none()
-}
-
-impl Model {
-    /// Brings the hardware's ROM register, if there is one, to whether the ROM is mapped.
-    pub(in crate::vpci) fn write_rom_enable(&mut self) {
-        let Some(rom) = self.bars.hardware_rom else { return };
-        let base = match (self.viewer, self.bars.get(ROM)) {
-            (Viewer::Host, Some(placed)) => halves(placed.address)[0],
-            _ => rom.value & !ROM_ENABLE,
-        };
-        let value = base | bits_if(self.bars.mapped & 1 << ROM != 0, ROM_ENABLE);
-        if value != rom.value {
-            self.bars.hardware_rom = Some(HardwareRom { value, ..rom });
-            self.write_hardware(rom.offset, Width::Dword, value);
-        }
-    }
-}
-
-const fn halves(address: u64) -> [u32; 2] {
+pub(super) const fn halves(address: u64) -> [u32; 2] {
     let [b0, b1, b2, b3, b4, b5, b6, b7] = address.to_le_bytes();
     [u32::from_le_bytes([b0, b1, b2, b3]), u32::from_le_bytes([b4, b5, b6, b7])]
 }

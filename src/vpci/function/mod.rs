@@ -11,6 +11,7 @@ mod command;
 mod effect;
 mod header;
 mod model;
+mod rom;
 mod sizing;
 mod work;
 
@@ -18,8 +19,7 @@ use alloc::boxed::Box;
 use core::fmt;
 
 pub(in crate::vpci) use bar::{
-    ALL as ALL_BARS, BarSet, HardwareRom, Placed, join, registers as bar_registers, rom_register,
-    unused as unused_bar,
+    ALL as ALL_BARS, BarSet, Placed, join, registers as bar_registers, unused as unused_bar,
 };
 pub use bar::{Bar, BarFault, BarKind, ROM};
 pub(in crate::vpci) use command::registers as command_registers;
@@ -29,6 +29,7 @@ pub use header::Identity;
 pub(in crate::vpci) use header::{Rest, registers as header_registers};
 pub(in crate::vpci) use model::Model;
 pub use model::Viewer;
+pub(in crate::vpci) use rom::{HardwareRom, rom_offset, rom_register};
 pub(in crate::vpci) use sizing::{size_bars, size_rom};
 pub(in crate::vpci) use work::{Mapping, Work};
 

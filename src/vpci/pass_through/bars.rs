@@ -3,13 +3,11 @@
 use super::{Build, COMMAND, DECODE, PassThrough, PassThroughError};
 use crate::platform::Width;
 use crate::vpci::function::{
-    ALL_BARS, Bar, BarFault, BarKind, HardwareRom, Placed, ROM, Viewer, bar_registers, join, rom_register,
-    size_bars, size_rom, unused_bar,
+    ALL_BARS, Bar, BarFault, BarKind, HardwareRom, Placed, ROM, Viewer, bar_registers, join, rom_offset,
+    rom_register, size_bars, size_rom, unused_bar,
 };
 
 const FIRST: u16 = 0x10;
-const ROM_ENDPOINT: u16 = 0x30;
-const ROM_BRIDGE: u16 = 0x38;
 /// Kinds of BARs, below their addresses.
 const IS_IO: u32 = 1;
 const KIND: u32 = 6;
@@ -135,10 +133,6 @@ impl PassThrough {
 
 const fn slots(is_bridge: bool) -> u8 {
     if is_bridge { 2 } else { 6 }
-}
-
-const fn rom_offset(is_bridge: bool) -> u16 {
-    if is_bridge { ROM_BRIDGE } else { ROM_ENDPOINT }
 }
 
 /// A 64-bit BAR in the last slot has no place for its upper half.
