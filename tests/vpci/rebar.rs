@@ -147,6 +147,31 @@ fn a_reset_leaves_the_size_that_hardware_has() {
 }
 
 #[test]
+fn a_size_is_saved_and_a_size_that_is_not_offered_is_not_restored() {
+    let build =
+        |hardware: &Hardware| PassThrough::new(Viewer::Guest).resizable().build(hardware.clone()).unwrap();
+    let mut old = build(&hardware(&config()));
+    assert!(old.config_write(CONTROL, Dword, 0x200).is_nothing());
+    let state = old.save().unwrap();
+    let other = hardware(&config());
+    let mut new = build(&other);
+    new.restore(&state).map(drop).unwrap();
+    assert_eq!((new.config_read(CONTROL, Dword), other.peek(CONTROL, Dword)), (0x220, 0x220));
+
+    // 4 MiB becomes 8, and a terabyte.
+    let size = (4_u64 << 20).to_le_bytes();
+    let at = state.windows(8).position(|bytes| bytes == size).unwrap();
+    for size in [8_u64 << 20, 1 << 40, 0, 3] {
+        let mut state = state.clone();
+        state[at..at + 8].copy_from_slice(&size.to_le_bytes());
+        let other = hardware(&config());
+        let mut new = build(&other);
+        new.restore(&state).map(drop).unwrap();
+        assert_eq!((new.config_read(CONTROL, Dword), other.peek(CONTROL, Dword)), (0x20, 0x20), "{size:#x}");
+    }
+}
+
+#[test]
 fn one_that_makes_no_sense_is_hidden_and_the_host_cannot_write_it() {
     let cases = [
         ("no BAR", config().with32(CONTROL.into(), 0)),

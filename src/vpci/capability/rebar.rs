@@ -135,25 +135,39 @@ fn read_control(model: &mut Model, at: At) -> u32 {
 
 fn write_control(model: &mut Model, at: At, value: u32) -> Option<Effects> {
     let [slot, ..] = (u32::from(at.tag) & SLOT).to_le_bytes();
-    let size = value >> SIZE_SHIFT & SIZE;
-    let offered = model.resizable.get(usize::from(slot))?.as_ref()?.offered;
-    if model.is_decoding(slot) || offered & 1_u32.checked_shl(size)? == 0 {
-        return None;
+    if !model.is_decoding(slot) {
+        model.choose(slot.into(), value >> SIZE_SHIFT & SIZE);
     }
-    model.write_hardware(at.offset, Width::Dword, u32::from(at.tag) | size << SIZE_SHIFT);
-    model.read_size(slot);
     None
 }
 
 impl Model {
     /// Every BAR that can be resized has the size that its hardware has: a reset may have changed it.
     pub(in crate::vpci) fn read_sizes(&mut self) {
-        (0..).take(SLOTS).for_each(|slot| self.read_size(slot));
+        (0..SLOTS).for_each(|slot| self.read_size(slot));
+    }
+
+    /// Gives a BAR that can be resized this size, if it is offered.
+    pub(in crate::vpci) fn resize(&mut self, slot: usize, size: u64) {
+        let log = size.trailing_zeros().checked_sub(SMALLEST_LOG).filter(|_| size.is_power_of_two());
+        if let Some(log) = log {
+            self.choose(slot, log);
+        }
+    }
+
+    /// Has hardware take a size, if it is offered.
+    fn choose(&mut self, slot: usize, log: u32) {
+        let Some(resizable) = self.resizable.get(slot).copied().flatten() else { return };
+        if resizable.offered & 1_u32.checked_shl(log).unwrap_or_default() != 0 {
+            let control = self.read_hardware(resizable.control, Width::Dword).unwrap_or_default();
+            let control = control & !(SIZE << SIZE_SHIFT) | log << SIZE_SHIFT;
+            self.write_hardware(resizable.control, Width::Dword, control);
+            self.read_size(slot);
+        }
     }
 
     /// A size that was not offered is not believed.
-    fn read_size(&mut self, slot: u8) {
-        let place = usize::from(slot);
+    fn read_size(&mut self, place: usize) {
         let Some(resizable) = self.resizable.get(place).copied().flatten() else { return };
         let Some(control) = self.read_hardware(resizable.control, Width::Dword) else { return };
         let log = control >> SIZE_SHIFT & SIZE;

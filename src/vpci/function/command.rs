@@ -113,14 +113,7 @@ fn read_lower(model: &mut Model, _: At) -> u32 {
 
 fn write_lower(model: &mut Model, _: At, value: u32) -> Option<Effects> {
     let before = model.command;
-    let mut kept = model.writable_command();
-    if model.viewer == Viewer::Guest {
-        kept &= !PARITY;
-        if !model.maps_io {
-            kept &= !IO;
-        }
-    }
-    model.command.lower = low_byte(value & kept);
+    model.command.lower = low_byte(value & model.writable_lower());
     model.write_command();
     let changed = u32::from(before.lower ^ model.command.lower);
     Effects::default()
@@ -135,12 +128,7 @@ fn read_upper(model: &mut Model, _: At) -> u32 {
 
 fn write_upper(model: &mut Model, _: At, value: u32) -> Option<Effects> {
     let was_disabled = model.command.is_intx_disabled();
-    let kept = match model.viewer {
-        Viewer::Guest => value & !(SERR | FAST_BACK_TO_BACK),
-        Viewer::Host => value,
-    };
-    let possible = if model.is_vf { 0 } else { SERR | FAST_BACK_TO_BACK | INTX_DISABLE };
-    model.command.upper = low_byte(kept & possible);
+    model.command.upper = low_byte(value & model.writable_upper());
     model.write_command();
     Effects::default().and_if(was_disabled != model.command.is_intx_disabled(), Effect::Intx).or_none()
 }
@@ -172,10 +160,30 @@ impl Model {
         self.write_rom_enable();
     }
 
-    /// The bits of the command register's lower byte that stick. A virtual function has neither I/O nor the rest of
-    /// conventional PCI; its memory enable is ours (PCIe 6.0 §9.3.4.1.3).
-    fn writable_command(&self) -> u32 {
-        if self.is_vf { MEMORY | BUS_MASTER } else { 0xff & !(1 << 7) }
+    /// Puts back what the register was, as far as it could have been.
+    pub(in crate::vpci) fn put_command(&mut self, lower: u8, upper: u8) {
+        self.command.lower = lower & low_byte(self.writable_lower());
+        self.command.upper = upper & low_byte(self.writable_upper());
+    }
+
+    /// The bits of the lower byte that stick. A virtual function has neither I/O nor the rest of conventional PCI; its
+    /// memory enable is ours (PCIe 6.0 §9.3.4.1.3).
+    fn writable_lower(&self) -> u32 {
+        let possible = if self.is_vf { MEMORY | BUS_MASTER } else { 0x7f };
+        match self.viewer {
+            Viewer::Host => possible,
+            Viewer::Guest if self.maps_io => possible & !PARITY,
+            Viewer::Guest => possible & !(PARITY | IO),
+        }
+    }
+
+    /// The bits of the upper byte that stick.
+    fn writable_upper(&self) -> u32 {
+        match self.viewer {
+            _ if self.is_vf => 0,
+            Viewer::Host => SERR | FAST_BACK_TO_BACK | INTX_DISABLE,
+            Viewer::Guest => INTX_DISABLE,
+        }
     }
 }
 

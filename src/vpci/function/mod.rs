@@ -13,6 +13,7 @@ mod header;
 mod model;
 mod rom;
 mod sizing;
+mod state;
 mod work;
 
 use alloc::boxed::Box;
@@ -31,6 +32,8 @@ pub(in crate::vpci) use model::Model;
 pub use model::Viewer;
 pub(in crate::vpci) use rom::{HardwareRom, rom_offset, rom_register};
 pub(in crate::vpci) use sizing::{size_bars, size_rom};
+pub use state::RestoreError;
+pub(in crate::vpci) use state::{Reader, save_message};
 pub(in crate::vpci) use work::{Mapping, Work};
 
 use super::capability::msix::Part;
@@ -233,6 +236,7 @@ impl Function {
     pub(super) fn unveil(&mut self) {
         self.state = State::Answers;
         let all = Effects::from(Effect::Decode).and(Effect::Vectors).and(Effect::Intx);
+        let all = all.and_if(self.model.is_bridge, Effect::Buses);
         // Whoever unveils it carries them out.
         let _asked = self.queue.ask(Asked::NOTHING, all);
     }
@@ -296,6 +300,10 @@ impl Function {
         model.device_control = 0;
         model.virtual_functions = 0;
         self.queue.clear();
+        if model.is_bridge {
+            // Whoever resets it goes on to carry out what is asked for.
+            let _asked = self.queue.ask(Asked::NOTHING, Effect::Buses.into());
+        }
         let ran = shielded(&mut self.state, || {
             model.backing.reset();
             model.read_sizes();

@@ -168,6 +168,8 @@ impl PassThrough {
         model.is_read_only = self.is_read_only;
         model.is_vf = self.virtual_function.is_some();
         model.maps_io = self.maps_io;
+        // The host programs its hardware itself.
+        model.is_bridge = self.viewer == Viewer::Guest && header.layout == HeaderLayout::Bridge;
         let mut build =
             Build { config, model: &mut model, space: Space::new()?, occupied: Occupied::header() };
         if !self.is_read_only {

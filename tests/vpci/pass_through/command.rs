@@ -3,7 +3,7 @@
 use pcidevs::platform::Width::{Dword, Word};
 use pcidevs::vpci::{PassThrough, Viewer};
 
-use super::{IO, MASTER, MEMORY, guest_function, hardware, nic, plugged};
+use super::{INTX_DISABLE, IO, MASTER, MEMORY, guest_function, hardware, nic, plugged};
 use crate::hardware::{BAR0, COMMAND};
 
 #[test]
@@ -67,4 +67,22 @@ fn after_a_reset_hardware_is_off_whatever_was_put_back() {
     guest.write(at, 0x98, Word, 0x8000);
     assert_eq!((guest.read(at, COMMAND, Word), guest.read(at, BAR0, Dword)), (0, 0xc));
     assert_eq!(hardware.peek(COMMAND, Word), 0x0140);
+}
+
+#[test]
+fn a_saved_state_does_not_get_a_guest_more_of_the_command_register_than_it_has() {
+    let build = || PassThrough::new(Viewer::Guest).without_io().build(hardware(&nic())).unwrap();
+    let mut function = build();
+    let off = function.save().unwrap();
+    assert!(!function.config_write(COMMAND, Word, MASTER | INTX_DISABLE).is_nothing());
+    let mut on = function.save().unwrap();
+    let changed: Vec<usize> = (0..on.len()).filter(|at| on[*at] != off[*at]).collect();
+    assert_eq!(changed.len(), 2, "the two bytes of the register");
+    for at in changed {
+        on[at] = 0xff;
+    }
+    let mut function = build();
+    assert!(!function.restore(&on).unwrap().is_nothing());
+    // Neither I/O nor parity, SERR, fast back-to-back; memory is not mapped yet.
+    assert_eq!(function.config_read(COMMAND, Word), 0x043c);
 }
