@@ -1,8 +1,10 @@
 //! vPCI, rule by rule: registers and how accesses meet them.
 
+mod any_access;
 mod bar_map;
 mod bar_map_reference;
 mod binding;
+mod bytes;
 mod decoding;
 mod endpoint;
 mod guest;
@@ -22,4 +24,5 @@ mod resets;
 mod scaffold;
 mod sriov;
 mod state;
+mod storm;
 mod walk;
