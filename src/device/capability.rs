@@ -37,6 +37,11 @@ impl Capabilities {
     }
 }
 
+/// The list as [`Capabilities::read`] finds it, without allocating.
+pub(crate) fn walk(config: ConfigSpace<'_>) -> impl Iterator<Item = Result<Capability, ChainWarning>> {
+    Walk::new(config)
+}
+
 /// The offset of the first capability with this ID, in bytes. Does not allocate.
 pub fn find(config: ConfigSpace<'_>, id: u8) -> Option<u8> {
     Walk::new(config).flatten().find(|capability| capability.id == id).map(|capability| capability.offset)

@@ -36,6 +36,13 @@ impl ExtendedCapabilities {
     }
 }
 
+/// The list as [`ExtendedCapabilities::read`] finds it, without allocating.
+pub(crate) fn walk(
+    config: ConfigSpace<'_>,
+) -> impl Iterator<Item = Result<ExtendedCapability, ChainWarning>> {
+    Walk::new(config)
+}
+
 /// The offset of the first extended capability with this ID, in bytes. Does not allocate.
 pub fn find(config: ConfigSpace<'_>, id: u16) -> Option<u16> {
     Walk::new(config).flatten().find(|capability| capability.id == id).map(|capability| capability.offset)

@@ -31,10 +31,12 @@ mod sriov;
 mod upstream;
 
 pub use bridge::{BridgeKind, BusRange};
+pub(crate) use capability::walk as walk_capabilities;
 pub use capability::{Capabilities, Capability, find as find_capability};
 pub use chain::ChainWarning;
 pub use config::{ConfigSpace, EXTENDED_START, FULL_SIZE, HEADER_SIZE};
 pub use express::{Express, PortType};
+pub(crate) use extended::walk as walk_extended_capabilities;
 pub use extended::{ExtendedCapabilities, ExtendedCapability, find as find_extended_capability};
 pub use header::{Header, HeaderLayout, SubsystemId};
 pub use phantom::{Stride, phantom_functions, real_function};

@@ -268,7 +268,7 @@ impl Endpoint {
         }
         space.add(function::rom_register(self.is_bridge, self.bars[usize::from(ROM)]))?;
         for (place, bar) in model.bars.all.iter_mut().zip(self.bars) {
-            *place = bar.map(|bar| Placed { bar, address: 0 });
+            *place = bar.map(|bar| Placed::at(bar, 0));
         }
         Ok(())
     }
@@ -297,7 +297,10 @@ impl Endpoint {
                     model.interrupts.msix = Some(msix);
                 }
                 (express::ID, .., Some(port)) => {
-                    add_all(space, express::registers(at, express::Shape::of(port, self.resets)))?;
+                    add_all(
+                        space,
+                        express::registers(at, express::Shape::of(port, self.resets), express::LENGTH),
+                    )?;
                 }
                 (features::ID, ..) => add_all(space, features::registers(at))?,
                 (vendor::ID, ..) => {

@@ -18,6 +18,7 @@ mod capability;
 mod decode;
 mod endpoint;
 mod function;
+mod pass_through;
 mod registers;
 
 pub use backing::Backing;
@@ -25,10 +26,11 @@ pub use bar_map::{
     AddressRange, BarId, BarMap, BarMapError, BarSpace, Bars, Change, Piece, Reason, Refusal, Region,
 };
 pub use bus::{Bus, Layout, Modelled, Pending, PortError, RestoreFailed, Target, Vcpu, Wiring, Written};
-pub use capability::{Level, Message, MsixPlace, PowerState, Signals, VectorWork};
+pub use capability::{Level, Message, MsixPlace, PowerState, Signals, VectorWork, VirtualFunction};
 pub use decode::{ADDRESS_PORT, AddressPort, DATA_PORT, Ecam, EcamError, ExtendedRegisters, parts};
 pub use endpoint::{Endpoint, EndpointError, MsixFault};
 pub use function::{
     Asked, Bar, BarFault, BarKind, Effect, Effects, Function, Identity, ROM, RestoreError, Viewer,
 };
+pub use pass_through::{PassThrough, PassThroughError};
 pub use registers::{At, Behind, Invalid, Masks, Outcomes, Read, Register, RegisterError, Space, Write};

@@ -15,7 +15,7 @@ pub(crate) fn at(address: &str) -> Sbdf {
 }
 
 /// A configuration space under construction; starts as an endpoint 1234:5678 of class 020000.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(crate) struct Config(pub(crate) Vec<u8>);
 
 impl Config {

@@ -96,6 +96,10 @@ impl Wiring for Recorder {
         self.note("reset".into())
     }
 
+    fn virtual_functions(&self, _: Target, count: u16) -> Result<(), HookError> {
+        self.note(format!("virtual functions {count}"))
+    }
+
     fn wishes(&self, _: Target, wishes: u64) -> Result<(), HookError> {
         self.note(format!("wishes {wishes:#x}"))
     }

@@ -171,6 +171,12 @@ impl<D: Modelled, W: Wiring, L: RawLock> Bus<D, W, L> {
         self.access(at, |function| function.signal(signal))
     }
 
+    /// Carries out what a function wants from the beginning ([`Function::start`]): for one of the host's, when it has
+    /// been put behind the bus.
+    pub fn start(&self, at: Sbdf) -> Written<D, W, L> {
+        self.access(at, Function::start)
+    }
+
     /// Gives a device the state that was saved of one like it, and brings the outside to it.
     pub fn restore(&self, at: Sbdf, state: &[u8]) -> Result<Written<D, W, L>, RestoreFailed> {
         let mut device = self.shared.domain.lock(at)?;

@@ -1,9 +1,9 @@
 //! The PCI Express capability of an endpoint (PCIe 6.0 §7.5.3), and the function-level reset in it.
 
-use crate::device::PortType;
+use crate::device::{ConfigSpace, PortType};
 use crate::platform::Width;
 use crate::vpci::function::{Effect, Effects, Model};
-use crate::vpci::registers::{At, Masks, Read, Register, Write};
+use crate::vpci::registers::{At, Masks, Read, Register, Write, bits_if};
 
 pub(in crate::vpci) const ID: u8 = 0x10;
 /// Of version 2, in bytes.
@@ -27,6 +27,10 @@ const LINK_STATUS_2: u16 = 0x32;
 const LAST: core::ops::Range<u16> = 0x34..0x3c;
 
 const VERSION: u32 = 2;
+/// What is part of the root complex has no link.
+const NO_LINK: [u8; 2] = [9, 10];
+/// In Device Capabilities.
+const PHANTOM_FUNCTIONS: u32 = 3 << 3;
 const INITIATE_RESET: u32 = 1 << 15;
 const RESET_CAPABLE: u32 = 1 << 28;
 /// Role-based error reporting: every function since PCIe 1.1 has it.
@@ -41,20 +45,57 @@ const LINK: u32 = 0x11;
 /// What the capability says of hardware, or of a device that is all software.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::vpci) struct Shape {
+    pub(in crate::vpci) version: u8,
     pub(in crate::vpci) port: u8,
     pub(in crate::vpci) device: u32,
     pub(in crate::vpci) link: u32,
     pub(in crate::vpci) link_status: u16,
+    pub(in crate::vpci) link_2: u32,
 }
 
 impl Shape {
     /// A software device's.
     pub(in crate::vpci) fn of(port: PortType, resets: bool) -> Self {
-        let device = ROLE_BASED | if resets { RESET_CAPABLE } else { 0 };
-        let has_link = !matches!(port, PortType::RootComplexEndpoint | PortType::EventCollector);
-        let (link, link_status) = if has_link { (LINK, 0x11) } else { (0, 0) };
-        Self { port: port_bits(port), device, link, link_status }
+        let device = ROLE_BASED | bits_if(resets, RESET_CAPABLE);
+        let port = port_bits(port);
+        let (link, link_status) = if has_link(port) { (LINK, 0x11) } else { (0, 0) };
+        let version = VERSION.to_le_bytes()[0];
+        Self { version, port, device, link, link_status, link_2: 0 }
     }
+
+    /// Hardware's, of which a guest does not see phantom functions: their requester IDs are not its own.
+    pub(in crate::vpci) fn read(config: ConfigSpace<'_>, at: u16) -> Option<Self> {
+        let at = usize::from(at);
+        let [low, _] = config.u16(at + usize::from(CAPABILITIES))?.to_le_bytes();
+        let (version, port) = (low & 0xf, low >> 4);
+        let dword = |offset: u16| config.u32(at + usize::from(offset)).unwrap_or_default();
+        let link = |offset| if has_link(port) { dword(offset) } else { 0 };
+        let device = dword(DEVICE_CAPABILITIES) & !PHANTOM_FUNCTIONS;
+        let link_2 = if version >= 2 { link(LINK_CAPABILITIES_2) } else { 0 };
+        (version != 0).then_some(Self {
+            version,
+            port,
+            device,
+            link: link(LINK_CAPABILITIES),
+            link_status: 0,
+            link_2,
+        })
+    }
+
+    /// How many bytes it can have, the most first. What is not there of the rest would read 0.
+    pub(in crate::vpci) fn lengths(self) -> impl Iterator<Item = u16> {
+        match (self.version, has_link(self.port)) {
+            (1, true) => [0x24, 0x14],
+            (1, false) => [0x14, 0x0c],
+            (_, true) => [LENGTH, 0x34],
+            (_, false) => [LENGTH, 0x2c],
+        }
+        .into_iter()
+    }
+}
+
+fn has_link(port: u8) -> bool {
+    !NO_LINK.contains(&port)
 }
 
 const fn port_bits(port: PortType) -> u8 {
@@ -73,7 +114,11 @@ const fn port_bits(port: PortType) -> u8 {
 }
 
 /// The registers of a capability at this place, but for its header.
-pub(in crate::vpci) fn registers(at: u16, shape: Shape) -> impl Iterator<Item = Register<Model, Effects>> {
+pub(in crate::vpci) fn registers(
+    at: u16,
+    shape: Shape,
+    length: u16,
+) -> impl Iterator<Item = Register<Model, Effects>> {
     let control = Register::new(
         at + DEVICE_CONTROL,
         Width::Word,
@@ -89,22 +134,25 @@ pub(in crate::vpci) fn registers(at: u16, shape: Shape) -> impl Iterator<Item = 
         Register::value(at + offset, Width::Word, 0).masked(Masks { ro: 0xffff & !bits, ..Masks::default() })
     };
     let zeros = move |range: core::ops::Range<u16>| range.step_by(4).map(move |offset| dword(offset, 0));
+    let link_status =
+        Register::new(at + LINK_STATUS, Width::Word, Read::Handler(read_link_status), Write::Drop);
     let fixed = [
-        word(CAPABILITIES, VERSION | u32::from(shape.port) << 4),
+        word(CAPABILITIES, u32::from(shape.version) | u32::from(shape.port) << 4),
         dword(DEVICE_CAPABILITIES, shape.device),
         control.tagged(resets.into()),
         status.masked(errors),
         dword(LINK_CAPABILITIES, shape.link),
         kept(LINK_CONTROL, 0x01c3),
-        word(LINK_STATUS, shape.link_status.into()),
+        link_status.tagged(shape.link_status),
         dword(DEVICE_CAPABILITIES_2, 0),
         kept(DEVICE_CONTROL_2, 0x001f),
         word(DEVICE_STATUS_2, 0),
-        dword(LINK_CAPABILITIES_2, 0),
+        dword(LINK_CAPABILITIES_2, shape.link_2),
         kept(LINK_CONTROL_2, 0x000f),
         word(LINK_STATUS_2, 0),
     ];
-    fixed.into_iter().chain(zeros(ABSENT)).chain(zeros(LAST))
+    let all = fixed.into_iter().chain(zeros(ABSENT)).chain(zeros(LAST));
+    all.filter(move |register| register.end() <= at + length)
 }
 
 fn read_control(model: &mut Model, _: At) -> u32 {
@@ -120,4 +168,8 @@ fn write_control(model: &mut Model, at: At, value: u32) -> Option<Effects> {
 fn read_status(model: &mut Model, at: At) -> u32 {
     // Whether transactions are pending a guest must see before it resets; errors are the host's.
     model.read_hardware(at.offset, Width::Word).unwrap_or(0) & TRANSACTIONS_PENDING
+}
+
+fn read_link_status(model: &mut Model, at: At) -> u32 {
+    model.read_hardware(at.offset, Width::Word).unwrap_or(at.tag.into())
 }

@@ -10,6 +10,8 @@ pub(in crate::vpci) const LENGTH: u16 = 6;
 
 /// The capability's own length, then: transactions pending and function-level reset are there.
 const CAPABILITIES: u32 = 0x0306;
+/// What hardware has to announce, so that a reset can be asked for: both.
+pub(in crate::vpci) const CAPABLE: u8 = 3;
 const INITIATE_RESET: u32 = 1;
 const STATUS: u16 = 5;
 const TRANSACTIONS_PENDING: u32 = 1;

@@ -15,7 +15,7 @@ const CONTROL: u16 = 2;
 const ADDRESS: u16 = 4;
 const UPPER_ADDRESS: u16 = 8;
 
-const ENABLE: u32 = 1;
+pub(in crate::vpci) const ENABLE: u32 = 1;
 const MULTIPLE_ENABLE: u32 = 7 << 4;
 const IS_64: u32 = 1 << 7;
 const HAS_MASKS: u32 = 1 << 8;
@@ -58,6 +58,14 @@ impl Msi {
 
     pub(in crate::vpci) fn vectors_mut(&mut self) -> &mut Vectors {
         &mut self.vectors
+    }
+
+    /// The shape that a control register announces, if there can be such a one: how many vectors, whether addresses have
+    /// 64 bits, whether vectors have masks.
+    pub(in crate::vpci) fn shape(control: u16) -> Option<(u8, bool, bool)> {
+        let control = u32::from(control);
+        let log_count = control >> 1 & 7;
+        (log_count <= 5).then_some((1 << log_count, control & IS_64 != 0, control & HAS_MASKS != 0))
     }
 
     /// In bytes.
@@ -225,7 +233,11 @@ fn write_mask(model: &mut Model, _: At, value: u32) -> Option<Effects> {
     Some(Effect::Vectors.into())
 }
 
-fn read_pending(model: &mut Model, _: At) -> u32 {
+fn read_pending(model: &mut Model, at: At) -> u32 {
+    // What hardware holds back while a vector is masked only hardware knows.
+    if let Some(pending) = model.read_hardware(at.offset, Width::Dword) {
+        return pending;
+    }
     msi(model, |msi| {
         let bit = |vector: usize| msi.vectors.get(vector).is_some_and(|vector| vector.is_pending);
         (0..32).map(|vector| u32::from(bit(vector)) << vector).sum()

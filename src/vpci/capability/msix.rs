@@ -21,7 +21,7 @@ const CONTROL: u16 = 2;
 const TABLE: u16 = 4;
 const PENDING: u16 = 8;
 
-const ENABLE: u32 = 1 << 15;
+pub(in crate::vpci) const ENABLE: u32 = 1 << 15;
 const FUNCTION_MASK: u32 = 1 << 14;
 const SIZE: u32 = 0x7ff;
 /// Of a table entry, and of a vector's control word.
@@ -62,6 +62,13 @@ pub(in crate::vpci) enum Part {
 impl Msix {
     pub(in crate::vpci) fn new(count: u16, place: MsixPlace) -> Result<Self, NoMemory> {
         Ok(Self { vectors: Vectors::new(count, true)?, place, is_enabled: false, is_masked: false })
+    }
+
+    /// How many vectors a control register announces, and where their table and pending bits are by the other two.
+    pub(in crate::vpci) fn shape(control: u16, table: u32, pending: u32) -> (u16, MsixPlace) {
+        let [table_bar, pending_bar] = [table, pending].map(|register| register.to_le_bytes()[0] & 7);
+        let place = MsixPlace { table_bar, table: table & !7, pending_bar, pending: pending & !7 };
+        (u16::try_from(u32::from(control) & SIZE).unwrap_or_default() + 1, place)
     }
 
     pub(in crate::vpci) fn is_enabled(&self) -> bool {

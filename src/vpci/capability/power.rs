@@ -38,6 +38,11 @@ impl Power {
         Self { state: PowerState::D0, soft_reset }
     }
 
+    /// As a control register says.
+    pub(in crate::vpci) fn of(control: u16) -> Self {
+        Self::new(u32::from(control) & NO_SOFT_RESET == 0)
+    }
+
     pub(in crate::vpci) const fn state(self) -> PowerState {
         self.state
     }

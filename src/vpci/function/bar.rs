@@ -5,10 +5,11 @@
 //! A BAR's address does not change from the moment its mapping is wanted until it is unmapped: writes in between are
 //! ignored. So what is mapped is always where its register says.
 
-use super::effect::{Effect, Effects};
-use super::model::Model;
+use super::effect::Effects;
+use super::model::{Model, Viewer};
+use super::rom::HardwareRom;
 use crate::platform::Width;
-use crate::vpci::registers::{At, Read, Register, Write, bits_if};
+use crate::vpci::registers::{At, Read, Register, Write};
 
 /// The number of the expansion ROM, beside the six BARs.
 pub const ROM: u8 = 6;
@@ -16,15 +17,10 @@ pub const ROM: u8 = 6;
 pub(in crate::vpci) const ALL: usize = 7;
 
 const FIRST: u16 = 0x10;
-/// A type 0 header's expansion ROM BAR, and a type 1 header's.
-const ROM_ENDPOINT: u16 = 0x30;
-const ROM_BRIDGE: u16 = 0x38;
 /// Below an address of a memory BAR: what kind it is (PCIe 6.0 §7.5.1.2.1).
-const IS_IO: u32 = 1;
-const IS_64: u32 = 4;
-const PREFETCHABLE: u32 = 8;
-/// The enable bit of the expansion ROM (PCIe 6.0 §7.5.1.2.4).
-const ROM_ENABLE: u32 = 1;
+pub(super) const IS_IO: u32 = 1;
+pub(super) const IS_64: u32 = 4;
+pub(super) const PREFETCHABLE: u32 = 8;
 /// In the tag of a register: it is the upper half of the BAR.
 const UPPER: u16 = 1 << 8;
 
@@ -84,6 +80,11 @@ impl Bar {
         Self { is_direct: true, ..self }
     }
 
+    /// Every access comes to the model.
+    pub(in crate::vpci) const fn trapped(self) -> Self {
+        Self { is_direct: false, ..self }
+    }
+
     /// In bytes.
     pub const fn size(self) -> u64 {
         self.size
@@ -92,6 +93,11 @@ impl Bar {
     /// What kind of addresses it takes.
     pub const fn kind(self) -> BarKind {
         self.kind
+    }
+
+    /// Whether reads have no side effect.
+    pub const fn is_prefetchable(self) -> bool {
+        self.is_prefetchable
     }
 
     pub(in crate::vpci) const fn is_io(self) -> bool {
@@ -163,6 +169,9 @@ pub enum BarFault {
     /// A 64-bit BAR in the last slot has no place for its upper half.
     #[error("a 64-bit BAR cannot be in the last slot")]
     NoUpperHalf,
+    /// A virtual function has no I/O.
+    #[error("a virtual function cannot have I/O")]
+    VirtualIo,
     /// I/O is not prefetchable.
     #[error("I/O cannot be prefetchable")]
     PrefetchableIo,
@@ -173,6 +182,15 @@ pub enum BarFault {
 pub(in crate::vpci) struct Placed {
     pub(in crate::vpci) bar: Bar,
     pub(in crate::vpci) address: u64,
+    /// Where it is after a reset: 0, unless the register is none of its own (a virtual function's).
+    pub(in crate::vpci) home: u64,
+}
+
+impl Placed {
+    /// Where it is, now and after a reset.
+    pub(in crate::vpci) const fn at(bar: Bar, address: u64) -> Self {
+        Self { bar, address, home: address }
+    }
 }
 
 /// A set of BARs: bit n for BAR n, bit [`ROM`] for the ROM.
@@ -184,6 +202,7 @@ pub(in crate::vpci) struct Bars {
     pub(in crate::vpci) all: [Option<Placed>; ALL],
     /// The ROM's enable bit, as it was written.
     pub(in crate::vpci) rom_enabled: bool,
+    pub(in crate::vpci) hardware_rom: Option<HardwareRom>,
     /// What answers at its addresses.
     pub(in crate::vpci) mapped: BarSet,
     /// What is being mapped at this moment.
@@ -197,7 +216,7 @@ impl Bars {
 
     /// Every BAR to where it is after a reset, none mapped.
     pub(in crate::vpci) fn reset(&mut self) {
-        self.all.iter_mut().flatten().for_each(|placed| placed.address = 0);
+        self.all.iter_mut().flatten().for_each(|placed| placed.address = placed.home);
         self.rom_enabled = false;
     }
 
@@ -226,15 +245,6 @@ pub(in crate::vpci) fn unused(slot: u8) -> Register<Model, Effects> {
     Register::constant(FIRST + 4 * u16::from(slot), Width::Dword, 0)
 }
 
-/// The expansion ROM's register.
-pub(in crate::vpci) fn rom_register(is_bridge: bool, rom: Option<Bar>) -> Register<Model, Effects> {
-    let offset = if is_bridge { ROM_BRIDGE } else { ROM_ENDPOINT };
-    match rom {
-        Some(_) => Register::new(offset, Width::Dword, Read::Handler(read_rom), Write::Handler(write_rom)),
-        None => Register::constant(offset, Width::Dword, 0),
-    }
-}
-
 fn read(model: &mut Model, at: At) -> u32 {
     let Some(placed) = model.bars.get(at.tag.to_le_bytes()[0]) else { return 0 };
     let [lower, upper] = halves(placed.address);
@@ -252,31 +262,35 @@ fn write(model: &mut Model, at: At, value: u32) -> Option<Effects> {
     let width = if placed.bar.is_io() { 0xffff_ffff } else { u64::MAX };
     // The bits below the size cannot be set: that is how software finds the size.
     placed.address = address & width & !(placed.bar.size - 1);
+    if model.viewer == Viewer::Host {
+        // The host's addresses are the hardware's; a guest's are not.
+        model.write_hardware(at.offset, Width::Dword, value);
+    }
     None
 }
 
-fn read_rom(model: &mut Model, _: At) -> u32 {
-    let enabled = bits_if(model.bars.rom_enabled, ROM_ENABLE);
-    model.bars.get(ROM).map_or(0, |rom| halves(rom.address)[0] | enabled)
-}
-
-fn write_rom(model: &mut Model, _: At, value: u32) -> Option<Effects> {
-    let was_decoding = model.is_decoding(ROM);
-    let enabled = value & ROM_ENABLE != 0;
-    let changed = model.bars.rom_enabled != enabled;
-    model.bars.rom_enabled = enabled;
-    let rom = model.bars.all[usize::from(ROM)].as_mut()?;
-    if !was_decoding {
-        rom.address = u64::from(value & !ROM_ENABLE) & !(rom.bar.size - 1);
-    }
-    Effects::default().and_if(changed && model.command.is_memory_wanted(), Effect::Decode).or_none()
-}
-
-const fn halves(address: u64) -> [u32; 2] {
+pub(super) const fn halves(address: u64) -> [u32; 2] {
     let [b0, b1, b2, b3, b4, b5, b6, b7] = address.to_le_bytes();
     [u32::from_le_bytes([b0, b1, b2, b3]), u32::from_le_bytes([b4, b5, b6, b7])]
 }
 
-const fn join(lower: u32, upper: u32) -> u64 {
+pub(in crate::vpci) const fn join(lower: u32, upper: u32) -> u64 {
     (upper as u64) << 32 | lower as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn after_a_reset_a_bar_is_where_its_register_says_that_it_is() {
+        let mut bars = Bars::default();
+        let own = Placed { address: 0x2000, ..Placed::at(Bar::memory32(0x1000), 0) };
+        // A virtual function's has no register of its own.
+        let virtual_function = Placed::at(Bar::memory32(0x1000), 0x3000);
+        bars.all = [Some(own), Some(virtual_function), None, None, None, None, None];
+        bars.reset();
+        let addresses = bars.all.map(|placed| placed.map(|placed| placed.address));
+        assert_eq!(addresses[..3], [Some(0), Some(0x3000), None]);
+    }
 }

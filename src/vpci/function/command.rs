@@ -25,6 +25,7 @@ const INTX_DISABLE: u32 = 1 << 2;
 /// In the hardware's register.
 const HARDWARE_DECODE: u32 = IO | MEMORY;
 const HARDWARE_INTX_DISABLE: u32 = INTX_DISABLE << 8;
+const PLATFORM: u16 = 0x0340;
 
 const STATUS_INTERRUPT: u32 = 1 << 3;
 const STATUS_CAPABILITIES: u32 = 1 << 4;
@@ -39,6 +40,8 @@ pub(in crate::vpci) struct Command {
     pub(in crate::vpci) upper: u8,
     /// Memory and I/O decoding that is in effect.
     pub(in crate::vpci) shown: u8,
+    /// What of the hardware's register a guest has no say in: how errors are reported is the platform's.
+    pub(in crate::vpci) platform: u16,
 }
 
 impl Command {
@@ -62,6 +65,23 @@ impl Command {
     pub(in crate::vpci) fn show(&mut self, memory: bool, io: bool) {
         let shown = bits_if(memory, MEMORY) | bits_if(io, IO);
         self.shown = low_byte(shown);
+    }
+
+    /// Takes over what the hardware's register holds. Firmware may have left decoding on: then that is wanted.
+    pub(in crate::vpci) fn take_over(&mut self, hardware: u16, viewer: Viewer) {
+        let [lower, upper] = hardware.to_le_bytes();
+        match viewer {
+            Viewer::Host => {
+                (self.lower, self.upper) = (lower, upper & low_byte(SERR | FAST_BACK_TO_BACK | INTX_DISABLE));
+                self.shown = lower & low_byte(HARDWARE_DECODE);
+            }
+            Viewer::Guest => self.platform = hardware & PLATFORM,
+        }
+    }
+
+    /// As after a reset, but for what is still mapped, and for what is the platform's.
+    pub(in crate::vpci) fn reset(&mut self) {
+        *self = Self { shown: self.shown, platform: self.platform, ..Self::default() };
     }
 
     /// A map has failed: nobody wants what he did not get.
@@ -93,14 +113,7 @@ fn read_lower(model: &mut Model, _: At) -> u32 {
 
 fn write_lower(model: &mut Model, _: At, value: u32) -> Option<Effects> {
     let before = model.command;
-    let mut kept = model.writable_command();
-    if model.viewer == Viewer::Guest {
-        kept &= !PARITY;
-        if !model.maps_io {
-            kept &= !IO;
-        }
-    }
-    model.command.lower = low_byte(value & kept);
+    model.command.lower = low_byte(value & model.writable_lower());
     model.write_command();
     let changed = u32::from(before.lower ^ model.command.lower);
     Effects::default()
@@ -115,11 +128,7 @@ fn read_upper(model: &mut Model, _: At) -> u32 {
 
 fn write_upper(model: &mut Model, _: At, value: u32) -> Option<Effects> {
     let was_disabled = model.command.is_intx_disabled();
-    let kept = match model.viewer {
-        Viewer::Guest => value & !(SERR | FAST_BACK_TO_BACK),
-        Viewer::Host => value,
-    };
-    model.command.upper = low_byte(kept & (SERR | FAST_BACK_TO_BACK | INTX_DISABLE));
+    model.command.upper = low_byte(value & model.writable_upper());
     model.write_command();
     Effects::default().and_if(was_disabled != model.command.is_intx_disabled(), Effect::Intx).or_none()
 }
@@ -146,13 +155,35 @@ impl Model {
         }
         let forced = if self.interrupts.uses_messages() { HARDWARE_INTX_DISABLE } else { 0 };
         let lower = u32::from(self.command.lower) & !HARDWARE_DECODE | u32::from(self.command.shown);
-        self.write_hardware(COMMAND, Width::Word, u32::from(self.command.upper) << 8 | lower | forced);
+        let command = u32::from(self.command.upper) << 8 | lower | forced | u32::from(self.command.platform);
+        self.write_hardware(COMMAND, Width::Word, command);
+        self.write_rom_enable();
     }
 
-    /// The bits of the command register's lower byte that stick. A virtual function has neither I/O nor the rest of
-    /// conventional PCI; its memory enable is ours (PCIe 6.0 §9.3.4.1.3).
-    fn writable_command(&self) -> u32 {
-        if self.is_vf { MEMORY | BUS_MASTER } else { 0xff & !(1 << 7) }
+    /// Puts back what the register was, as far as it could have been.
+    pub(in crate::vpci) fn put_command(&mut self, lower: u8, upper: u8) {
+        self.command.lower = lower & low_byte(self.writable_lower());
+        self.command.upper = upper & low_byte(self.writable_upper());
+    }
+
+    /// The bits of the lower byte that stick. A virtual function has neither I/O nor the rest of conventional PCI; its
+    /// memory enable is ours (PCIe 6.0 §9.3.4.1.3).
+    fn writable_lower(&self) -> u32 {
+        let possible = if self.is_vf { MEMORY | BUS_MASTER } else { 0x7f };
+        match self.viewer {
+            Viewer::Host => possible,
+            Viewer::Guest if self.maps_io => possible & !PARITY,
+            Viewer::Guest => possible & !(PARITY | IO),
+        }
+    }
+
+    /// The bits of the upper byte that stick.
+    fn writable_upper(&self) -> u32 {
+        match self.viewer {
+            _ if self.is_vf => 0,
+            Viewer::Host => SERR | FAST_BACK_TO_BACK | INTX_DISABLE,
+            Viewer::Guest => INTX_DISABLE,
+        }
     }
 }
 

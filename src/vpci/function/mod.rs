@@ -11,16 +11,18 @@ mod command;
 mod effect;
 mod header;
 mod model;
+mod rom;
+mod sizing;
 mod state;
 mod work;
 
 use alloc::boxed::Box;
 use core::fmt;
 
-pub use bar::{Bar, BarFault, BarKind, ROM};
 pub(in crate::vpci) use bar::{
-    BarSet, Placed, registers as bar_registers, rom_register, unused as unused_bar,
+    ALL as ALL_BARS, BarSet, Placed, join, registers as bar_registers, unused as unused_bar,
 };
+pub use bar::{Bar, BarFault, BarKind, ROM};
 pub(in crate::vpci) use command::registers as command_registers;
 use effect::Queue;
 pub use effect::{Asked, Effect, Effects};
@@ -28,12 +30,14 @@ pub use header::Identity;
 pub(in crate::vpci) use header::{Rest, registers as header_registers};
 pub(in crate::vpci) use model::Model;
 pub use model::Viewer;
+pub(in crate::vpci) use rom::{HardwareRom, rom_offset, rom_register};
+pub(in crate::vpci) use sizing::{size_bars, size_rom};
 pub use state::RestoreError;
 pub(in crate::vpci) use state::{Reader, save_message};
 pub(in crate::vpci) use work::{Mapping, Work};
 
 use super::capability::msix::Part;
-use super::capability::{Level, Signals, VectorWork};
+use super::capability::{Level, Signals, VectorWork, VirtualFunction};
 use super::registers::{Space, all_bits};
 use crate::memory::Shared;
 use crate::platform::Width;
@@ -132,6 +136,26 @@ impl Function {
         signal(&mut signals);
         let effects = signals.effects;
         self.queue.ask(Asked::NOTHING, effects)
+    }
+
+    /// Asks for what it wants of the outside from the beginning: firmware may have left the decoding of a function of
+    /// the host's on. For whoever puts it behind a bus.
+    pub fn start(&mut self) -> Asked {
+        if self.state == State::Answers {
+            self.queue.ask(Asked::NOTHING, Effect::Decode.into())
+        } else {
+            Asked::NOTHING
+        }
+    }
+
+    /// The virtual function with this index, counted from 0, as this physical function of the host's describes it;
+    /// `None` if the host has not enabled so many.
+    pub fn virtual_function(&mut self, index: u16) -> Option<VirtualFunction> {
+        if self.state != State::Answers {
+            return None;
+        }
+        let model = &mut *self.model;
+        shielded(&mut self.state, || model.virtual_function(index)).flatten()
     }
 
     /// A handler of it has panicked: it reads ones until it is reset or removed.
@@ -266,7 +290,7 @@ impl Function {
     pub(super) fn reset(&mut self) {
         self.space.reset();
         let model = &mut *self.model;
-        model.command = command::Command { shown: model.command.shown, ..Default::default() };
+        model.command.reset();
         model.status = 0;
         model.bars.reset();
         model.interrupts.reset();
@@ -280,7 +304,12 @@ impl Function {
             // Whoever resets it goes on to carry out what is asked for.
             let _asked = self.queue.ask(Asked::NOTHING, Effect::Buses.into());
         }
-        let ran = shielded(&mut self.state, || model.backing.reset());
+        let ran = shielded(&mut self.state, || {
+            model.backing.reset();
+            model.read_sizes();
+            // Whoever has reset hardware may have put back what was there before.
+            model.write_command();
+        });
         if ran.is_some() {
             self.state = State::Answers;
         }

@@ -6,8 +6,11 @@ use super::bar::{BarSet, Bars};
 use super::command::Command;
 use crate::platform::Width;
 use crate::vpci::backing::Backing;
-use crate::vpci::capability::{Interrupts, Power, PowerState};
+use crate::vpci::capability::{Interrupts, Power, PowerState, Resizable, Sriov};
 use crate::vpci::registers::{Behind, all_bits};
+
+/// Only capabilities are passed through, and those are below this.
+const PASSED_END: u16 = 0x100;
 
 /// For whom the model is made: what he may see and do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -49,6 +52,12 @@ pub(in crate::vpci) struct Model {
     pub(in crate::vpci) virtual_functions: u16,
     /// The guest's own copy of Device Control.
     pub(in crate::vpci) device_control: u16,
+    /// Dwords of the first 256 bytes that a guest reaches in hardware: a bit each.
+    pub(in crate::vpci) passed: u64,
+    /// BARs whose size can be chosen.
+    pub(in crate::vpci) resizable: [Option<Resizable>; 6],
+    /// The virtual functions that it can show.
+    pub(in crate::vpci) sriov: Option<Box<Sriov>>,
 }
 
 impl Model {
@@ -72,11 +81,19 @@ impl Model {
             buses: [0; 3],
             virtual_functions: 0,
             device_control: 0,
+            passed: 0,
+            resizable: [None; 6],
+            sriov: None,
         }
     }
 
     pub(in crate::vpci) fn has_hardware(&self) -> bool {
         self.is_hardware
+    }
+
+    /// Whether a guest reaches this dword in hardware.
+    fn is_passed(&self, offset: u16) -> bool {
+        offset < PASSED_END && self.passed >> (offset / 4) & 1 != 0
     }
 
     pub(in crate::vpci) fn read_hardware(&mut self, offset: u16, width: Width) -> Option<u32> {
@@ -107,6 +124,9 @@ impl Behind for Model {
     #[inline]
     fn read_gap(&mut self, offset: u16, width: Width) -> u32 {
         match self.viewer {
+            Viewer::Guest if self.is_passed(offset) => {
+                self.read_hardware(offset, width).unwrap_or(all_bits(width))
+            }
             Viewer::Guest if self.has_zero_gaps => 0,
             Viewer::Guest => all_bits(width),
             Viewer::Host => self.read_hardware(offset, width).unwrap_or(all_bits(width)),
@@ -115,7 +135,7 @@ impl Behind for Model {
 
     #[inline]
     fn write_gap(&mut self, offset: u16, width: Width, value: u32) {
-        if self.viewer == Viewer::Host {
+        if self.viewer == Viewer::Host || self.is_passed(offset) {
             self.write_hardware(offset, width, value);
         }
     }

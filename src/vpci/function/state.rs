@@ -13,7 +13,7 @@
 
 use alloc::vec::Vec;
 
-use super::{Asked, Effect, Effects, Function, Model, State};
+use super::{ALL_BARS, Asked, Effect, Effects, Function, Model, State};
 use crate::errno::Errno;
 use crate::memory::NoMemory;
 use crate::vpci::capability::Message;
@@ -132,7 +132,9 @@ impl Function {
             None => return Err(RestoreError::Silent),
         }
         self.space.set_values(|| values.take().map(u32::from_le_bytes))?;
-        self.model.restore(&mut model)?;
+        let own = &mut *self.model;
+        // Hardware takes part in it.
+        super::shielded(&mut self.state, || own.restore(&mut model)).ok_or(RestoreError::Silent)??;
         let all = Effects::from(Effect::Power).and(Effect::Decode).and(Effect::Vectors).and(Effect::Intx);
         let all = all.and_if(self.model.command.is_master(), Effect::BusMaster);
         let all = all.and_if(self.model.wishes != 0, Effect::Device);
@@ -200,7 +202,7 @@ impl Model {
     /// Takes the fields, of which there are as many as there have to be.
     fn restore(&mut self, from: &mut Reader<'_>) -> Result<(), RestoreError> {
         let [lower, upper, flags] = from.take()?;
-        (self.command.lower, self.command.upper) = (lower, upper);
+        self.put_command(lower, upper);
         self.bars.rom_enabled = flags & 1 != 0;
         self.power.set(if flags & 2 != 0 { PowerState::D3hot } else { PowerState::D0 });
         self.interrupts.intx.is_pending = flags & 4 != 0;
@@ -208,13 +210,17 @@ impl Model {
         self.status = u16::from_le_bytes(from.take()?);
         self.device_control = u16::from_le_bytes(from.take()?);
         self.wishes = u64::from_le_bytes(from.take()?);
-        for placed in self.bars.all.iter_mut().flatten() {
-            let (address, size) = (u64::from_le_bytes(from.take()?), u64::from_le_bytes(from.take()?));
-            // Of a resizable BAR the size is state. Whatever the bytes say, a BAR lies at a multiple of its size.
-            if size.is_power_of_two() {
-                placed.bar.size = size;
+        for slot in 0..ALL_BARS {
+            if self.bars.all[slot].is_none() {
+                continue;
             }
-            placed.address = address & !(placed.bar.size - 1);
+            let (address, size) = (u64::from_le_bytes(from.take()?), u64::from_le_bytes(from.take()?));
+            // Of a resizable BAR the size is state, as far as it is offered.
+            self.resize(slot, size);
+            if let Some(placed) = &mut self.bars.all[slot] {
+                // Whatever the bytes say, a BAR lies at a multiple of its size.
+                placed.address = address & !(placed.bar.size - 1);
+            }
         }
         self.interrupts.restore(from)
     }

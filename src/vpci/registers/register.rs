@@ -112,7 +112,7 @@ impl<M, O> Register<M, O> {
     }
 
     /// The byte after its last.
-    pub(super) const fn end(&self) -> u16 {
+    pub(in crate::vpci) const fn end(&self) -> u16 {
         self.offset.saturating_add(self.width as u16)
     }
 
