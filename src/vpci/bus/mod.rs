@@ -29,6 +29,7 @@ pub use wiring::{Target, Wiring};
 use self::executor::Reach;
 use self::mapper::Mapper;
 use super::bar_map::BarMap;
+use super::bytes::fill_with_ones;
 use super::capability::Signals;
 use super::decode::{Ecam, ExtendedRegisters};
 use super::function::{Asked, Function};
@@ -144,9 +145,9 @@ impl<D: Modelled, W: Wiring, L: RawLock> Bus<D, W, L> {
         match self.shared.domain.lock(at) {
             Ok(mut device) => match device.function() {
                 Some(function) => function.bar_read(bar, offset, data),
-                None => data.fill(0xff),
+                None => fill_with_ones(data),
             },
-            Err(_) => data.fill(0xff),
+            Err(_) => fill_with_ones(data),
         }
     }
 

@@ -6,6 +6,7 @@ use super::{Bus, Modelled, Written};
 use crate::address::Sbdf;
 use crate::sync::{Ordering, RawLock, with_default_lock};
 use crate::vpci::bar_map::BarSpace;
+use crate::vpci::bytes::{fill_with_ones, put_value, value_of};
 use crate::vpci::decode::{ADDRESS_PORT, AddressPort, DATA_PORT, parts};
 
 with_default_lock! {
@@ -63,15 +64,14 @@ impl<D: Modelled, W: Wiring, L: RawLock> Vcpu<D, W, L> {
     pub fn io_read(&mut self, port: u16, data: &mut [u8]) -> bool {
         match port {
             DATA_PORT..=0xcff => {
-                data.fill(0xff);
-                if let Some((at, offset, width)) = self.address_port().locate(port - DATA_PORT, data.len()) {
-                    let value = self.bus.config_read(at, offset, width).to_le_bytes();
+                match self.address_port().locate(port - DATA_PORT, data.len()) {
                     // As wide as `locate` has found it.
-                    data.iter_mut().zip(value).for_each(|(place, byte)| *place = byte);
+                    Some((at, offset, width)) => put_value(data, self.bus.config_read(at, offset, width)),
+                    None => fill_with_ones(data),
                 }
             }
             ADDRESS_PORT if data.len() == 4 => {
-                data.copy_from_slice(&self.bus.shared.address.load(Ordering::Relaxed).to_le_bytes());
+                put_value(data, self.bus.shared.address.load(Ordering::Relaxed));
             }
             _ => return self.port_bar_read(port, data),
         }
@@ -111,9 +111,10 @@ impl<D: Modelled, W: Wiring, L: RawLock> Vcpu<D, W, L> {
 
     #[inline]
     fn ecam_read(&self, at: Sbdf, offset: u16, data: &mut [u8]) {
-        let Some((width, second)) = parts(offset, data.len()) else { return data.fill(0xff) };
-        let first = self.bus.config_read(at, offset, width).to_le_bytes();
-        data.iter_mut().zip(first).for_each(|(place, byte)| *place = byte);
+        let Some((width, second)) = parts(offset, data.len()) else {
+            return fill_with_ones(data);
+        };
+        put_value(data, self.bus.config_read(at, offset, width));
         if let (Some(second), Some(upper)) = (second, data.get_mut(4..)) {
             upper.copy_from_slice(&self.bus.config_read(at, second, width).to_le_bytes());
         }
@@ -175,13 +176,6 @@ fn look_up(
             None => Way::Nowhere,
         },
     }
-}
-
-/// Up to four bytes, the low one first.
-fn value_of(data: &[u8]) -> u32 {
-    let mut bytes = [0; 4];
-    bytes.iter_mut().zip(data).for_each(|(place, byte)| *place = *byte);
-    u32::from_le_bytes(bytes)
 }
 
 impl<D, W, L: RawLock> core::fmt::Debug for Vcpu<D, W, L> {
