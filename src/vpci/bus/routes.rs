@@ -12,7 +12,7 @@
 //! differs. It does not try for ever: it asks the map itself, under its lock.
 //!
 //! A vCPU remembers what it found and the version it found it at. As long as the version is the same so is the answer,
-//! and then one load of a line that hardly ever changes is all that dispatch costs.
+//! and then one load of a line that hardly ever changes, and one line of its own, is all that dispatch costs.
 
 use core::ops::RangeInclusive;
 
@@ -41,22 +41,19 @@ pub(super) struct Route {
     pub(super) offset: u64,
 }
 
-/// A route and when it was so.
-#[derive(Clone, Debug)]
-pub(super) struct Remembered {
-    version: u64,
-    route: Route,
-}
-
-impl Remembered {
-    pub(super) fn route(&self) -> &Route {
-        &self.route
-    }
+/// What of a device an address is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    /// The device, as the guest sees it.
+    pub(super) seen_at: Sbdf,
+    pub(super) bar: u8,
+    /// In the BAR.
+    pub(super) offset: u64,
 }
 
 /// What a lookup found.
 pub(super) enum Found {
-    Route(Remembered),
+    Place(Place),
     Nothing,
     /// The table is being written: ask under the lock.
     Unknown,
@@ -90,16 +87,8 @@ impl Routes {
         }
     }
 
-    /// Whether what was found is still so, and has this address.
-    #[inline]
-    pub(super) fn is_still<'a>(&self, remembered: Option<&'a Remembered>, address: u64) -> Option<&'a Route> {
-        let remembered = remembered.filter(|it| it.route.addresses.contains(&address))?;
-        // Acquire: pairs with the Release of the writer, so that what the writer did before is seen by who goes on.
-        (self.version.load(Ordering::Acquire) == remembered.version).then_some(&remembered.route)
-    }
-
-    /// The route of an address.
-    pub(super) fn find(&self, address: u64) -> Found {
+    /// The route of an address, and the version of the table that has it.
+    fn find(&self, address: u64) -> Result<(u64, Option<Known>), BeingWritten> {
         for _ in 0..TRIES {
             // Acquire: pairs with the Release of the writer.
             let version = self.version.load(Ordering::Acquire);
@@ -110,25 +99,25 @@ impl Routes {
             // Acquire: an entry of a later writing brings that writing's odd version with it.
             fence(Ordering::Acquire);
             if self.version.load(Ordering::Relaxed) == version {
-                return match route {
-                    Some(route) => Found::Route(Remembered { version, route }),
-                    None => Found::Nothing,
-                };
+                return Ok((version, route));
             }
         }
-        Found::Unknown
+        Err(BeingWritten)
     }
 
-    fn search(&self, address: u64) -> Option<Route> {
+    fn search(&self, address: u64) -> Option<Known> {
         let table = self.tables.get(self.table.load(Ordering::Relaxed))?.get()?;
         let entries = table.get(..self.length.load(Ordering::Relaxed))?;
         let after = entries.partition_point(|entry| entry.last.load(Ordering::Relaxed) < address);
         let entry = entries.get(after)?;
-        let first = entry.first.load(Ordering::Relaxed);
-        let last = entry.last.load(Ordering::Relaxed);
-        let (seen_at, bar) = unpack(entry.target.load(Ordering::Relaxed));
-        let offset = entry.offset.load(Ordering::Relaxed);
-        (first..=last).contains(&address).then_some(Route { addresses: first..=last, seen_at, bar, offset })
+        let (first, offset) = (entry.first.load(Ordering::Relaxed), entry.offset.load(Ordering::Relaxed));
+        let known = Known {
+            first,
+            last: entry.last.load(Ordering::Relaxed),
+            base: first.wrapping_sub(offset),
+            target: entry.target.load(Ordering::Relaxed),
+        };
+        known.has(address).then_some(known)
     }
 
     /// Makes room for so many routes, so that publishing them cannot fail. Under the map's lock.
@@ -165,6 +154,85 @@ impl Routes {
         self.length.store(length, Ordering::Relaxed);
         // Release: pairs with the Acquire of readers.
         self.version.store(version + 2, Ordering::Release);
+    }
+}
+
+/// The table changed at every look.
+struct BeingWritten;
+
+/// A route as a vCPU remembers it: half a cache line.
+#[derive(Clone, Copy, Debug)]
+#[repr(align(32))]
+struct Known {
+    first: u64,
+    last: u64,
+    /// Where offset 0 of the BAR would be; around the end of the address space if a piece before it is cut away.
+    base: u64,
+    target: u64,
+}
+
+impl Known {
+    /// No address is of it.
+    const NOTHING: Self = Self { first: 1, last: 0, base: 0, target: 0 };
+
+    #[inline]
+    fn has(&self, address: u64) -> bool {
+        self.first <= address && address <= self.last
+    }
+
+    #[inline]
+    fn place(&self, address: u64) -> Place {
+        let (seen_at, bar) = unpack(self.target);
+        Place { seen_at, bar, offset: address.wrapping_sub(self.base) }
+    }
+}
+
+/// What one vCPU remembers of a table: `ROUTES` (a power of two) routes, each found by the page of `1 << PAGE` bytes that
+/// was accessed last. A guest has more BARs than it uses at a time, so this holds what a search would find again.
+#[derive(Debug)]
+pub(super) struct Remembered<const ROUTES: usize, const PAGE: u32> {
+    /// Of the table that all of them are in.
+    version: u64,
+    routes: [Known; ROUTES],
+}
+
+impl<const ROUTES: usize, const PAGE: u32> Remembered<ROUTES, PAGE> {
+    pub(super) const fn nothing() -> Self {
+        Self { version: 0, routes: [Known::NOTHING; ROUTES] }
+    }
+
+    /// What an address is, if that is remembered and still so.
+    #[inline(always)]
+    #[expect(
+        clippy::inline_always,
+        reason = "as a call it returns a structure through memory, which costs more than it"
+    )]
+    pub(super) fn find(&self, table: &Routes, address: u64) -> Option<Place> {
+        let known = &self.routes[Self::at(address)];
+        // Acquire: pairs with the Release of the writer, so that what the writer did before is seen by who goes on.
+        let is_still = table.version.load(Ordering::Acquire) == self.version;
+        (is_still && known.has(address)).then(|| known.place(address))
+    }
+
+    /// Looks an address up, and remembers where it leads.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn look_up(&mut self, table: &Routes, address: u64) -> Found {
+        let Ok((version, found)) = table.find(address) else { return Found::Unknown };
+        let Some(known) = found else { return Found::Nothing };
+        if self.version != version {
+            *self = Self { version, ..Self::nothing() };
+        }
+        self.routes[Self::at(address)] = known;
+        Found::Place(known.place(address))
+    }
+
+    /// Where the route of an address is kept. Multiplied by the golden ratio, pages at any regular distance are spread.
+    #[inline]
+    fn at(address: u64) -> usize {
+        let spread = (address >> PAGE).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        // The upper bits are the best spread. Fewer than `ROUTES`, which is a power of two.
+        (spread >> 32) as usize >> (32 - ROUTES.ilog2()) & (ROUTES - 1)
     }
 }
 

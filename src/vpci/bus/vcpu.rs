@@ -1,13 +1,13 @@
 //! From an exit to a device: one vCPU's way to its guest's buses.
 
-use super::routes::{Found, Remembered, Routes};
+use super::routes::{Found, Place, Remembered};
 use super::wiring::Wiring;
 use super::{Bus, Modelled, Written};
 use crate::address::Sbdf;
 use crate::sync::{Ordering, RawLock, with_default_lock};
 use crate::vpci::bar_map::BarSpace;
 use crate::vpci::bytes::{fill_with_ones, put_value, value_of};
-use crate::vpci::decode::{ADDRESS_PORT, AddressPort, DATA_PORT, parts};
+use crate::vpci::decode::{ADDRESS_PORT, AddressPort, DATA_PORT, Ecam, parts};
 
 with_default_lock! {
     /// One vCPU's way to the buses of its guest: it takes exits, and remembers where the last ones went.
@@ -16,21 +16,17 @@ with_default_lock! {
     /// [`Written::Elsewhere`] and has done nothing; one to PCI that cannot be reads ones and writes nothing.
     pub struct Vcpu<D, W; L> {
         bus: Bus<D, W, L>,
-        memory: Option<Remembered>,
-        ports: Option<Remembered>,
+        /// The first of the windows, which most guests have only: two loads less, one after the other, than from the bus.
+        window: Option<Ecam>,
+        memory: Remembered<64, 12>,
+        ports: Remembered<16, 4>,
     }
-}
-
-/// Where an access to memory or ports goes.
-enum Way {
-    Config { at: Sbdf, offset: u16 },
-    Bar { at: Sbdf, bar: u8, offset: u64 },
-    Nowhere,
 }
 
 impl<D: Modelled, W: Wiring, L: RawLock> Vcpu<D, W, L> {
     pub(super) fn new(bus: Bus<D, W, L>) -> Self {
-        Self { bus, memory: None, ports: None }
+        let window = bus.shared.ecam.first().copied();
+        Self { bus, window, memory: Remembered::nothing(), ports: Remembered::nothing() }
     }
 
     /// The bus it is a way to.
@@ -41,21 +37,24 @@ impl<D: Modelled, W: Wiring, L: RawLock> Vcpu<D, W, L> {
     /// A read of guest memory that nothing is mapped at. `false` if it is none of PCI's.
     #[inline]
     pub fn mmio_read(&mut self, address: u64, data: &mut [u8]) -> bool {
-        match self.way_of_memory(address) {
-            Way::Config { at, offset } => self.ecam_read(at, offset, data),
-            Way::Bar { at, bar, offset } => self.bus.bar_read(at, bar, offset, data),
-            Way::Nowhere => return false,
+        if let Some((at, offset)) = self.config_at(address) {
+            self.ecam_read(at, offset, data);
+            return true;
         }
+        let Some(Place { seen_at, bar, offset }) = self.bar_at(address) else { return false };
+        self.bus.bar_read(seen_at, bar, offset, data);
         true
     }
 
     /// A write to guest memory that nothing is mapped at.
     #[inline]
     pub fn mmio_write(&mut self, address: u64, data: &[u8]) -> Written<D, W, L> {
-        match self.way_of_memory(address) {
-            Way::Config { at, offset } => self.ecam_write(at, offset, data),
-            Way::Bar { at, bar, offset } => self.bus.bar_write(at, bar, offset, data),
-            Way::Nowhere => Written::Elsewhere,
+        if let Some((at, offset)) = self.config_at(address) {
+            return self.ecam_write(at, offset, data);
+        }
+        match self.bar_at(address) {
+            Some(Place { seen_at, bar, offset }) => self.bus.bar_write(seen_at, bar, offset, data),
+            None => Written::Elsewhere,
         }
     }
 
@@ -91,9 +90,9 @@ impl<D: Modelled, W: Wiring, L: RawLock> Vcpu<D, W, L> {
                 self.bus.shared.address.store(value_of(data), Ordering::Relaxed);
                 Written::Done
             }
-            _ => match self.way_of_ports(port) {
-                Way::Bar { at, bar, offset } => self.bus.bar_write(at, bar, offset, data),
-                Way::Config { .. } | Way::Nowhere => Written::Elsewhere,
+            _ => match self.bar_at_port(port) {
+                Some(Place { seen_at, bar, offset }) => self.bus.bar_write(seen_at, bar, offset, data),
+                None => Written::Elsewhere,
             },
         }
     }
@@ -104,8 +103,8 @@ impl<D: Modelled, W: Wiring, L: RawLock> Vcpu<D, W, L> {
     }
 
     fn port_bar_read(&mut self, port: u16, data: &mut [u8]) -> bool {
-        let Way::Bar { at, bar, offset } = self.way_of_ports(port) else { return false };
-        self.bus.bar_read(at, bar, offset, data);
+        let Some(Place { seen_at, bar, offset }) = self.bar_at_port(port) else { return false };
+        self.bus.bar_read(seen_at, bar, offset, data);
         true
     }
 
@@ -134,47 +133,35 @@ impl<D: Modelled, W: Wiring, L: RawLock> Vcpu<D, W, L> {
         }
     }
 
+    /// The function and register that an address of memory is.
     #[inline]
-    fn way_of_memory(&mut self, address: u64) -> Way {
-        for window in &self.bus.shared.ecam {
-            if let Some((at, offset)) = window.locate(address) {
-                return Way::Config { at, offset };
+    fn config_at(&self, address: u64) -> Option<(Sbdf, u16)> {
+        let found = self.window.as_ref()?.locate(address);
+        found.or_else(|| self.bus.shared.ecam.iter().skip(1).find_map(|window| window.locate(address)))
+    }
+
+    /// The place in a BAR that an address of memory is.
+    #[inline]
+    fn bar_at(&mut self, address: u64) -> Option<Place> {
+        let mapper = &self.bus.shared.mapper;
+        self.memory.find(&mapper.memory, address).or_else(|| {
+            match self.memory.look_up(&mapper.memory, address) {
+                Found::Place(place) => Some(place),
+                Found::Nothing => None,
+                Found::Unknown => mapper.find(BarSpace::Memory, address),
             }
-        }
-        let mapper = &self.bus.shared.mapper;
-        if let Some(route) = mapper.memory.is_still(self.memory.as_ref(), address) {
-            let offset = route.offset + (address - route.addresses.start());
-            return Way::Bar { at: route.seen_at, bar: route.bar, offset };
-        }
-        look_up(&mapper.memory, &mut self.memory, address, || mapper.find(BarSpace::Memory, address))
+        })
     }
 
-    fn way_of_ports(&mut self, port: u16) -> Way {
-        let mapper = &self.bus.shared.mapper;
-        look_up(&mapper.ports, &mut self.ports, port.into(), || mapper.find(BarSpace::Io, port.into()))
-    }
-}
-
-/// Looks an address up, and remembers where it leads.
-fn look_up(
-    routes: &Routes,
-    remembered: &mut Option<Remembered>,
-    address: u64,
-    by_the_map: impl FnOnce() -> Option<(Sbdf, u8, u64)>,
-) -> Way {
-    match routes.find(address) {
-        Found::Route(found) => {
-            let route = found.route();
-            let offset = route.offset + (address - route.addresses.start());
-            let way = Way::Bar { at: route.seen_at, bar: route.bar, offset };
-            *remembered = Some(found);
-            way
-        }
-        Found::Nothing => Way::Nowhere,
-        Found::Unknown => match by_the_map() {
-            Some((at, bar, offset)) => Way::Bar { at, bar, offset },
-            None => Way::Nowhere,
-        },
+    /// The place in a BAR that a port is.
+    #[inline]
+    fn bar_at_port(&mut self, port: u16) -> Option<Place> {
+        let (mapper, port) = (&self.bus.shared.mapper, port.into());
+        self.ports.find(&mapper.ports, port).or_else(|| match self.ports.look_up(&mapper.ports, port) {
+            Found::Place(place) => Some(place),
+            Found::Nothing => None,
+            Found::Unknown => mapper.find(BarSpace::Io, port),
+        })
     }
 }
 

@@ -80,14 +80,13 @@ impl Function {
         if self.state != State::Answers {
             return Asked::NOTHING;
         }
-        let (space, model) = (&mut self.space, &mut *self.model);
-        let Some(outcomes) = shielded(&mut self.state, || space.write(model, offset, width, value)) else {
-            return Asked::NOTHING;
-        };
-        if outcomes.is_empty() {
-            return Asked::NOTHING;
-        }
-        outcomes.into_iter().fold(Asked::NOTHING, |asked, effects| self.queue.ask(asked, effects))
+        let (space, model, queue) = (&mut self.space, &mut *self.model, &mut self.queue);
+        let mut asked = Asked::NOTHING;
+        // What was asked for before a handler panicked is carried out all the same.
+        let _ran = shielded(&mut self.state, || {
+            space.write_each(model, offset, width, value, |effects| asked = queue.ask(asked, effects));
+        });
+        asked
     }
 
     /// Reads from a BAR (6 is the ROM): 1, 2, 4 or 8 bytes, aligned, within the BAR. Anything else, and a function that
@@ -143,9 +142,8 @@ impl Function {
         let length = length as u64;
         // Powers of two, so alignment is a mask: a division costs as much as a lock.
         let possible = matches!(length, 1 | 2 | 4 | 8) && offset & (length - 1) == 0;
-        let fits = |placed: &bar::Placed| {
-            placed.bar.size().checked_sub(length).is_some_and(|last| offset <= last)
-        };
+        let fits =
+            |placed: &bar::Placed| placed.bar.size().checked_sub(length).is_some_and(|last| offset <= last);
         possible && self.state == State::Answers && self.model.bars.get(bar).is_some_and(fits)
     }
 }
