@@ -24,13 +24,26 @@ pub(crate) fn different(what: &str) -> String {
     format!("{what}, different devices")
 }
 
+/// An access: where, and how many bytes. As in an exit, the compiler does not know how many.
+#[derive(Clone, Copy)]
+pub(crate) struct Access {
+    address: u64,
+    length: usize,
+}
+
+impl Access {
+    pub(crate) fn to(address: u64) -> Self {
+        Self { address, length: 4 }
+    }
+}
+
 /// What exits are about, in random order, for so many vCPUs: none of their devices in common.
 struct Visits<const VCPUS: usize> {
-    ecam: [Vec<u64>; VCPUS],
-    ecam_own: [Vec<u64>; VCPUS],
-    ports: [Vec<u32>; VCPUS],
-    bars: [Vec<u64>; VCPUS],
-    same_bar: [Vec<u64>; VCPUS],
+    ecam: [Vec<Access>; VCPUS],
+    ecam_own: [Vec<Access>; VCPUS],
+    ports: [Vec<Access>; VCPUS],
+    bars: [Vec<Access>; VCPUS],
+    same_bar: [Vec<Access>; VCPUS],
 }
 
 impl<const VCPUS: usize> Visits<VCPUS> {
@@ -43,34 +56,35 @@ impl<const VCPUS: usize> Visits<VCPUS> {
         Self {
             ecam: each.map(|vcpu| order(config(vcpu).map(Place::by_ecam))),
             ecam_own: each.map(|vcpu| order(own(vcpu))),
-            ports: each.map(|vcpu| order(config(vcpu).map(Place::by_port))),
+            ports: each.map(|vcpu| order(config(vcpu).map(|place| place.by_port().into()))),
             bars: each.map(|vcpu| order(bars(vcpu))),
             same_bar: each.map(|vcpu| order(bars(vcpu).take(2))),
         }
     }
 }
 
-fn order<T: Clone>(all: impl Iterator<Item = T>) -> Vec<T> {
-    random_order(&all.collect::<Vec<_>>())
+fn order(all: impl Iterator<Item = u64>) -> Vec<Access> {
+    random_order(&all.map(Access::to).collect::<Vec<_>>())
 }
 
 #[inline]
-pub(crate) fn load(vcpu: &mut GuestVcpu, address: u64) -> u32 {
+pub(crate) fn load(vcpu: &mut GuestVcpu, access: Access) -> u32 {
     let mut data = [0; 4];
-    vcpu.mmio_read(address, &mut data);
+    vcpu.mmio_read(access.address, &mut data[..access.length]);
     u32::from_le_bytes(data)
 }
 
 #[inline]
-fn store(vcpu: &mut GuestVcpu, address: u64) -> bool {
-    matches!(vcpu.mmio_write(address, &[5, 0, 0, 0]), Written::Done)
+fn store(vcpu: &mut GuestVcpu, access: Access) -> bool {
+    matches!(vcpu.mmio_write(access.address, &[5, 0, 0, 0][..access.length]), Written::Done)
 }
 
 #[inline]
-fn read_ports(vcpu: &mut GuestVcpu, address: u32) -> u32 {
+fn read_ports(vcpu: &mut GuestVcpu, access: Access) -> u32 {
     let mut data = [0; 4];
-    let named = vcpu.io_write(ADDRESS_PORT, &address.to_le_bytes());
-    vcpu.io_read(DATA_PORT, &mut data);
+    let [a0, a1, a2, a3, ..] = access.address.to_le_bytes();
+    let named = vcpu.io_write(ADDRESS_PORT, &[a0, a1, a2, a3][..access.length]);
+    vcpu.io_read(DATA_PORT, &mut data[..access.length]);
     u32::from_le_bytes(data).wrapping_add(matches!(named, Written::Done).into())
 }
 
@@ -90,11 +104,11 @@ impl Exits {
     /// Measured is what is there: no access reads the ones of a device that is not.
     fn check(&self) {
         let mut vcpu = self.machine.bus.vcpu();
-        for address in self.alone.ecam[0].iter().chain(&self.alone.bars[0]) {
-            assert_ne!(load(&mut vcpu, *address), u32::MAX, "{address:#x}");
+        for access in self.alone.ecam[0].iter().chain(&self.alone.bars[0]) {
+            assert_ne!(load(&mut vcpu, *access), u32::MAX, "{:#x}", access.address);
         }
-        for address in &self.alone.ports[0] {
-            assert_ne!(read_ports(&mut vcpu, *address), u32::MAX, "{address:#x}");
+        for access in &self.alone.ports[0] {
+            assert_ne!(read_ports(&mut vcpu, *access), u32::MAX, "{:#x}", access.address);
         }
     }
 
@@ -104,9 +118,9 @@ impl Exits {
         name: impl Fn(&str) -> String,
     ) -> [Candidate<'a>; 6] {
         let vcpu = |_| self.machine.bus.vcpu();
-        let reads = |vcpu: &mut GuestVcpu, address: &u64| load(vcpu, *address);
-        let writes = |vcpu: &mut GuestVcpu, address: &u64| store(vcpu, *address);
-        let ports = |vcpu: &mut GuestVcpu, address: &u32| read_ports(vcpu, *address);
+        let reads = |vcpu: &mut GuestVcpu, access: &Access| load(vcpu, *access);
+        let writes = |vcpu: &mut GuestVcpu, access: &Access| store(vcpu, *access);
+        let ports = |vcpu: &mut GuestVcpu, access: &Access| read_ports(vcpu, *access);
         [
             Candidate::visiting_with(&name(ECAM_READ), &visits.ecam, vcpu, reads),
             Candidate::visiting_with(&name(ECAM_WRITE), &visits.ecam_own, vcpu, writes),

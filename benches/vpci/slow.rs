@@ -11,7 +11,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 
-use crate::exits::load;
+use crate::exits::{Access, load};
 use crate::machine::{Machine, Place, SLOW, accessed, spin};
 use crate::measuring::order::random_order;
 use crate::measuring::processors::pin;
@@ -38,7 +38,7 @@ fn while_busy<R>(machine: &Machine, in_handler: bool, step: impl FnOnce() -> R) 
             let [place, ..] = Place::in_bars(SLOW).map(Place::by_bar);
             while !over.load(Ordering::Relaxed) {
                 if in_handler {
-                    std::hint::black_box(load(&mut vcpu, place));
+                    std::hint::black_box(load(&mut vcpu, Access::to(place)));
                 } else {
                     spin(BETWEEN);
                 }
@@ -57,14 +57,15 @@ fn while_busy<R>(machine: &Machine, in_handler: bool, step: impl FnOnce() -> R) 
 
 pub(crate) fn measure(results: &mut Results, effort: &Effort) {
     let machine = Machine::new();
-    let order =
-        |places: &dyn Fn(u16) -> Vec<u64>| [random_order(&accessed().flat_map(places).collect::<Vec<_>>())];
-    let ecam = order(&|device| Place::in_config(device).map(Place::by_ecam).to_vec());
-    let bars = order(&|device| Place::in_bars(device).map(Place::by_bar).to_vec());
+    let order = |places: &dyn Fn(u16) -> Vec<Access>| {
+        [random_order(&accessed().flat_map(places).collect::<Vec<_>>())]
+    };
+    let ecam = order(&|device| Place::in_config(device).map(|place| Access::to(place.by_ecam())).to_vec());
+    let bars = order(&|device| Place::in_bars(device).map(|place| Access::to(place.by_bar())).to_vec());
     let candidates = [(ECAM_READ, &ecam), (BAR_READ, &bars)].map(|(name, order)| {
         let vcpu = |_| machine.bus.vcpu();
         let mut candidate =
-            Candidate::visiting_with(name, order, vcpu, |vcpu, address: &u64| load(vcpu, *address));
+            Candidate::visiting_with(name, order, vcpu, |vcpu, access: &Access| load(vcpu, *access));
         candidate.by_mean = true;
         (candidate.find_chunk(), candidate)
     });

@@ -19,7 +19,7 @@ use core::ops::RangeInclusive;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-use crate::address::Sbdf;
+use crate::address::{Bus, DevFn, Sbdf, Segment};
 use crate::memory::{NoMemory, OnceBox};
 use crate::sync::{AtomicU64, AtomicUsize, Ordering, fence};
 
@@ -111,11 +111,15 @@ impl Routes {
         let after = entries.partition_point(|entry| entry.last.load(Ordering::Relaxed) < address);
         let entry = entries.get(after)?;
         let (first, offset) = (entry.first.load(Ordering::Relaxed), entry.offset.load(Ordering::Relaxed));
+        let (at, bar) = unpack(entry.target.load(Ordering::Relaxed));
         let known = Known {
             first,
             last: entry.last.load(Ordering::Relaxed),
             base: first.wrapping_sub(offset),
-            target: entry.target.load(Ordering::Relaxed),
+            segment: at.segment(),
+            bus: at.bus(),
+            devfn: at.devfn(),
+            bar,
         };
         known.has(address).then_some(known)
     }
@@ -168,12 +172,23 @@ struct Known {
     last: u64,
     /// Where offset 0 of the BAR would be; around the end of the address space if a piece before it is cut away.
     base: u64,
-    target: u64,
+    segment: Segment,
+    bus: Bus,
+    devfn: DevFn,
+    bar: u8,
 }
 
 impl Known {
     /// No address is of it.
-    const NOTHING: Self = Self { first: 1, last: 0, base: 0, target: 0 };
+    const NOTHING: Self = Self {
+        first: 1,
+        last: 0,
+        base: 0,
+        segment: Segment::new(0),
+        bus: Bus::new(0),
+        devfn: DevFn::from_bits(0),
+        bar: 0,
+    };
 
     #[inline]
     fn has(&self, address: u64) -> bool {
@@ -182,8 +197,8 @@ impl Known {
 
     #[inline]
     fn place(&self, address: u64) -> Place {
-        let (seen_at, bar) = unpack(self.target);
-        Place { seen_at, bar, offset: address.wrapping_sub(self.base) }
+        let seen_at = Sbdf::new(self.segment, self.bus, self.devfn);
+        Place { seen_at, bar: self.bar, offset: address.wrapping_sub(self.base) }
     }
 }
 
@@ -247,6 +262,6 @@ fn pack(at: Sbdf, bar: u8) -> u64 {
 
 fn unpack(target: u64) -> (Sbdf, u8) {
     let [b0, b1, s0, s1, s2, s3, bar, _] = target.to_le_bytes();
-    let segment = crate::address::Segment::new(u32::from_le_bytes([s0, s1, s2, s3]));
+    let segment = Segment::new(u32::from_le_bytes([s0, s1, s2, s3]));
     (Sbdf::from_bdf(segment, u16::from_le_bytes([b0, b1])), bar)
 }

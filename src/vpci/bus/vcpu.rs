@@ -4,6 +4,7 @@ use super::routes::{Found, Place, Remembered};
 use super::wiring::Wiring;
 use super::{Bus, Modelled, Written};
 use crate::address::Sbdf;
+use crate::platform::Width;
 use crate::sync::{Ordering, RawLock, with_default_lock};
 use crate::vpci::bar_map::BarSpace;
 use crate::vpci::bytes::{fill_with_ones, put_value, value_of};
@@ -18,7 +19,7 @@ with_default_lock! {
         bus: Bus<D, W, L>,
         /// The first of the windows, which most guests have only: two loads less, one after the other, than from the bus.
         window: Option<Ecam>,
-        memory: Remembered<64, 12>,
+        memory: Remembered<128, 12>,
         ports: Remembered<16, 4>,
     }
 }
@@ -41,9 +42,7 @@ impl<D: Modelled, W: Wiring, L: RawLock> Vcpu<D, W, L> {
             self.ecam_read(at, offset, data);
             return true;
         }
-        let Some(Place { seen_at, bar, offset }) = self.bar_at(address) else { return false };
-        self.bus.bar_read(seen_at, bar, offset, data);
-        true
+        self.memory_bar_read(address, data)
     }
 
     /// A write to guest memory that nothing is mapped at.
@@ -52,10 +51,7 @@ impl<D: Modelled, W: Wiring, L: RawLock> Vcpu<D, W, L> {
         if let Some((at, offset)) = self.config_at(address) {
             return self.ecam_write(at, offset, data);
         }
-        match self.bar_at(address) {
-            Some(Place { seen_at, bar, offset }) => self.bus.bar_write(seen_at, bar, offset, data),
-            None => Written::Elsewhere,
-        }
+        self.memory_bar_write(address, data)
     }
 
     /// A read of ports. `false` if they are none of PCI's.
@@ -102,20 +98,43 @@ impl<D: Modelled, W: Wiring, L: RawLock> Vcpu<D, W, L> {
         AddressPort::holding(address, self.bus.shared.extended)
     }
 
+    // Functions of their own: what an access to a BAR saves on the stack an access to configuration space would, too, and
+    // a lock waits for what was stored before it.
+    #[inline(never)]
+    fn memory_bar_read(&mut self, address: u64, data: &mut [u8]) -> bool {
+        let Some(Place { seen_at, bar, offset }) = self.bar_at(address) else { return false };
+        self.bus.bar_read(seen_at, bar, offset, data);
+        true
+    }
+
+    #[inline(never)]
+    fn memory_bar_write(&mut self, address: u64, data: &[u8]) -> Written<D, W, L> {
+        match self.bar_at(address) {
+            Some(Place { seen_at, bar, offset }) => self.bus.bar_write(seen_at, bar, offset, data),
+            None => Written::Elsewhere,
+        }
+    }
+
     fn port_bar_read(&mut self, port: u16, data: &mut [u8]) -> bool {
         let Some(Place { seen_at, bar, offset }) = self.bar_at_port(port) else { return false };
         self.bus.bar_read(seen_at, bar, offset, data);
         true
     }
 
-    #[inline]
+    #[inline(never)]
     fn ecam_read(&self, at: Sbdf, offset: u16, data: &mut [u8]) {
-        let Some((width, second)) = parts(offset, data.len()) else {
-            return fill_with_ones(data);
-        };
-        put_value(data, self.bus.config_read(at, offset, width));
-        if let (Some(second), Some(upper)) = (second, data.get_mut(4..)) {
-            upper.copy_from_slice(&self.bus.config_read(at, second, width).to_le_bytes());
+        match parts(offset, data.len()) {
+            Some((width, None)) => put_value(data, self.bus.config_read(at, offset, width)),
+            Some((width, Some(second))) => self.ecam_read_both(at, [offset, second], width, data),
+            None => fill_with_ones(data),
+        }
+    }
+
+    #[cold]
+    fn ecam_read_both(&self, at: Sbdf, [lower, upper]: [u16; 2], width: Width, data: &mut [u8]) {
+        put_value(data, self.bus.config_read(at, lower, width));
+        if let Some(data) = data.get_mut(4..) {
+            put_value(data, self.bus.config_read(at, upper, width));
         }
     }
 
