@@ -56,6 +56,7 @@ pub(crate) fn exits(results: &Results) -> Vec<Row> {
     let alone = |name: &str| results.series(exits::ALONE, name).over(results.series(exits::ALONE, LOCK_PAIR));
     let mut rows: Vec<Row> = [
         (exits::ECAM_READ, 2.5),
+        (exits::ECAM_READ_MIXED, 2.5),
         (exits::ECAM_WRITE, 2.5),
         (exits::PORTS_READ, 4.0),
         (exits::BAR_READ, 2.0),

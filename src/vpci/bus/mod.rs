@@ -125,7 +125,7 @@ impl<D: Modelled, W: Wiring, L: RawLock> Bus<D, W, L> {
     }
 
     /// Reads configuration space of the device that the guest sees at this address; ones if there is none.
-    #[inline(always)]
+    #[inline]
     pub fn config_read(&self, at: Sbdf, offset: u16, width: Width) -> u32 {
         let read = |function: &mut Function| function.config_read(offset, width);
         // Not there, on its way, or this very thread is inside it: to the guest it is all the same.
@@ -142,12 +142,11 @@ impl<D: Modelled, W: Wiring, L: RawLock> Bus<D, W, L> {
     /// Reads from a BAR (6 is the ROM) of the device that the guest sees at this address: 1, 2, 4 or 8 bytes.
     #[inline]
     pub fn bar_read(&self, at: Sbdf, bar: u8, offset: u64, data: &mut [u8]) {
-        match self.shared.domain.lock(at) {
-            Ok(mut device) => match device.function() {
-                Some(function) => function.bar_read(bar, offset, data),
-                None => fill_with_ones(data),
-            },
-            Err(_) => fill_with_ones(data),
+        fill_with_ones(data);
+        if let Ok(mut device) = self.shared.domain.lock(at)
+            && let Some(function) = device.function()
+        {
+            function.bar_read_over(bar, offset, data);
         }
     }
 

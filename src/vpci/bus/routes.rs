@@ -231,7 +231,6 @@ impl<const ROUTES: usize, const PAGE: u32> Remembered<ROUTES, PAGE> {
 
     /// Looks an address up, and remembers where it leads.
     #[cold]
-    #[inline(never)]
     pub(super) fn look_up(&mut self, table: &Routes, address: u64) -> Found {
         let Ok((version, found)) = table.find(address) else { return Found::Unknown };
         let Some(known) = found else { return Found::Nothing };

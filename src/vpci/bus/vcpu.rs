@@ -42,7 +42,10 @@ impl<D: Modelled, W: Wiring, L: RawLock> Vcpu<D, W, L> {
             self.ecam_read(at, offset, data);
             return true;
         }
-        self.memory_bar_read(address, data)
+        match <&mut [u8; 4]>::try_from(&mut *data) {
+            Ok(dword) => self.memory_bar_read_dword(address, dword),
+            Err(_) => self.memory_bar_read(address, data),
+        }
     }
 
     /// A write to guest memory that nothing is mapped at.
@@ -61,6 +64,9 @@ impl<D: Modelled, W: Wiring, L: RawLock> Vcpu<D, W, L> {
             DATA_PORT..=0xcff => {
                 match self.address_port().locate(port - DATA_PORT, data.len()) {
                     // As wide as `locate` has found it.
+                    Some((at, offset, Width::Dword)) => {
+                        put_value(data, self.bus.config_read(at, offset, Width::Dword));
+                    }
                     Some((at, offset, width)) => put_value(data, self.bus.config_read(at, offset, width)),
                     None => fill_with_ones(data),
                 }
@@ -99,7 +105,14 @@ impl<D: Modelled, W: Wiring, L: RawLock> Vcpu<D, W, L> {
     }
 
     // Functions of their own: what an access to a BAR saves on the stack an access to configuration space would, too, and
-    // a lock waits for what was stored before it.
+    // a lock waits for what was stored before it. And as there, a dword has its own.
+    #[inline(never)]
+    fn memory_bar_read_dword(&mut self, address: u64, dword: &mut [u8; 4]) -> bool {
+        let Some(Place { seen_at, bar, offset }) = self.bar_at(address) else { return false };
+        self.bus.bar_read(seen_at, bar, offset, dword);
+        true
+    }
+
     #[inline(never)]
     fn memory_bar_read(&mut self, address: u64, data: &mut [u8]) -> bool {
         let Some(Place { seen_at, bar, offset }) = self.bar_at(address) else { return false };
@@ -121,25 +134,34 @@ impl<D: Modelled, W: Wiring, L: RawLock> Vcpu<D, W, L> {
         true
     }
 
-    #[inline(never)]
+    // A dword is what is accessed most. With its width known all else is known to be aligned, whole and simple.
+    #[inline]
     fn ecam_read(&self, at: Sbdf, offset: u16, data: &mut [u8]) {
-        match parts(offset, data.len()) {
-            Some((width, None)) => put_value(data, self.bus.config_read(at, offset, width)),
-            Some((width, Some(second))) => self.ecam_read_both(at, [offset, second], width, data),
-            None => fill_with_ones(data),
+        match <&mut [u8; 4]>::try_from(&mut *data) {
+            Ok(dword) => *dword = self.bus.config_read(at, offset, Width::Dword).to_le_bytes(),
+            Err(_) => self.ecam_read_other(at, offset, data),
         }
     }
 
-    #[cold]
-    fn ecam_read_both(&self, at: Sbdf, [lower, upper]: [u16; 2], width: Width, data: &mut [u8]) {
-        put_value(data, self.bus.config_read(at, lower, width));
-        if let Some(data) = data.get_mut(4..) {
-            put_value(data, self.bus.config_read(at, upper, width));
+    #[inline(never)]
+    fn ecam_read_other(&self, at: Sbdf, offset: u16, data: &mut [u8]) {
+        let Some((width, second)) = parts(offset, data.len()) else { return fill_with_ones(data) };
+        put_value(data, self.bus.config_read(at, offset, width));
+        if let (Some(second), Some(upper)) = (second, data.get_mut(4..)) {
+            put_value(upper, self.bus.config_read(at, second, width));
         }
     }
 
     #[inline]
     fn ecam_write(&self, at: Sbdf, offset: u16, data: &[u8]) -> Written<D, W, L> {
+        match <[u8; 4]>::try_from(data) {
+            Ok(dword) => self.bus.config_write(at, offset, Width::Dword, u32::from_le_bytes(dword)),
+            Err(_) => self.ecam_write_other(at, offset, data),
+        }
+    }
+
+    #[inline(never)]
+    fn ecam_write_other(&self, at: Sbdf, offset: u16, data: &[u8]) -> Written<D, W, L> {
         let Some((width, second)) = parts(offset, data.len()) else { return Written::Done };
         let written = self.bus.config_write(at, offset, width, value_of(data));
         match (second, data.get(4..)) {
@@ -162,18 +184,24 @@ impl<D: Modelled, W: Wiring, L: RawLock> Vcpu<D, W, L> {
     /// The place in a BAR that an address of memory is.
     #[inline]
     fn bar_at(&mut self, address: u64) -> Option<Place> {
+        match self.memory.find(&self.bus.shared.mapper.memory, address) {
+            Some(place) => Some(place),
+            None => self.look_up(address),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn look_up(&mut self, address: u64) -> Option<Place> {
         let mapper = &self.bus.shared.mapper;
-        self.memory.find(&mapper.memory, address).or_else(|| {
-            match self.memory.look_up(&mapper.memory, address) {
-                Found::Place(place) => Some(place),
-                Found::Nothing => None,
-                Found::Unknown => mapper.find(BarSpace::Memory, address),
-            }
-        })
+        match self.memory.look_up(&mapper.memory, address) {
+            Found::Place(place) => Some(place),
+            Found::Nothing => None,
+            Found::Unknown => mapper.find(BarSpace::Memory, address),
+        }
     }
 
     /// The place in a BAR that a port is.
-    #[inline]
     fn bar_at_port(&mut self, port: u16) -> Option<Place> {
         let (mapper, port) = (&self.bus.shared.mapper, port.into());
         self.ports.find(&mapper.ports, port).or_else(|| match self.ports.look_up(&mapper.ports, port) {

@@ -94,6 +94,12 @@ impl Function {
     #[inline]
     pub fn bar_read(&mut self, bar: u8, offset: u64, data: &mut [u8]) {
         fill_with_ones(data);
+        self.bar_read_over(bar, offset, data);
+    }
+
+    /// The same of who has filled `data` with ones.
+    #[inline]
+    pub(super) fn bar_read_over(&mut self, bar: u8, offset: u64, data: &mut [u8]) {
         if !self.has_bar_access(bar, offset, data.len()) {
             return;
         }
