@@ -76,6 +76,8 @@ impl Backing for Registers {
 }
 
 /// Keeps the processor busy.
+#[cold]
+#[inline(never)]
 pub(crate) fn spin(time: Duration) {
     let start = Instant::now();
     while start.elapsed() < time {

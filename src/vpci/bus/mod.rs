@@ -140,7 +140,7 @@ impl<D: Modelled, W: Wiring, L: RawLock> Bus<D, W, L> {
     }
 
     /// Reads from a BAR (6 is the ROM) of the device that the guest sees at this address: 1, 2, 4 or 8 bytes.
-    #[inline]
+    #[inline(always)]
     pub fn bar_read(&self, at: Sbdf, bar: u8, offset: u64, data: &mut [u8]) {
         fill_with_ones(data);
         if let Ok(mut device) = self.shared.domain.lock(at)
