@@ -125,7 +125,7 @@ impl<D: Modelled, W: Wiring, L: RawLock> Bus<D, W, L> {
     }
 
     /// Reads configuration space of the device that the guest sees at this address; ones if there is none.
-    #[inline]
+    #[inline(always)]
     pub fn config_read(&self, at: Sbdf, offset: u16, width: Width) -> u32 {
         let read = |function: &mut Function| function.config_read(offset, width);
         // Not there, on its way, or this very thread is inside it: to the guest it is all the same.

@@ -36,7 +36,7 @@ impl<D: Modelled, W: Wiring, L: RawLock> Vcpu<D, W, L> {
     }
 
     /// A read of guest memory that nothing is mapped at. `false` if it is none of PCI's.
-    #[inline]
+    #[inline(always)]
     pub fn mmio_read(&mut self, address: u64, data: &mut [u8]) -> bool {
         if let Some((at, offset)) = self.config_at(address) {
             self.ecam_read(at, offset, data);
@@ -106,7 +106,7 @@ impl<D: Modelled, W: Wiring, L: RawLock> Vcpu<D, W, L> {
 
     // Functions of their own: what an access to a BAR saves on the stack an access to configuration space would, too, and
     // a lock waits for what was stored before it. And as there, a dword has its own.
-    #[inline(never)]
+    #[inline(always)]
     fn memory_bar_read_dword(&mut self, address: u64, dword: &mut [u8; 4]) -> bool {
         let Some(Place { seen_at, bar, offset }) = self.bar_at(address) else { return false };
         self.bus.bar_read(seen_at, bar, offset, dword);
@@ -135,7 +135,7 @@ impl<D: Modelled, W: Wiring, L: RawLock> Vcpu<D, W, L> {
     }
 
     // A dword is what is accessed most. With its width known all else is known to be aligned, whole and simple.
-    #[inline]
+    #[inline(always)]
     fn ecam_read(&self, at: Sbdf, offset: u16, data: &mut [u8]) {
         match <&mut [u8; 4]>::try_from(&mut *data) {
             Ok(dword) => *dword = self.bus.config_read(at, offset, Width::Dword).to_le_bytes(),
