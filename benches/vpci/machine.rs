@@ -10,6 +10,9 @@ use pcidevs::vpci::{
 };
 use pcidevs::{Domain, DomainId, Member, Owner, Registry, Sbdf};
 
+use crate::measuring::allocation::bytes_kept;
+use crate::measuring::requirement::Bytes;
+
 pub(crate) const ECAM: u64 = 0xb000_0000;
 const WINDOW: std::ops::RangeInclusive<u64> = 0xc000_0000..=0xdfff_ffff;
 const COMMAND: u16 = 4;
@@ -166,4 +169,18 @@ fn function(is_slow: bool) -> Function {
     let endpoint = Endpoint::new(0x1af4, 0x1041).class(0x02_0000).subsystem(0x1af4, 1).vendor_capability(64);
     let endpoint = (0..BARS).fold(endpoint, |endpoint, bar| endpoint.bar(bar, Bar::memory32(0x1000)));
     endpoint.build(Registers { values: [7; 64], is_slow }).expect("correct")
+}
+
+/// What a device's function takes beside the device's own state: without capabilities, and with as many registers as
+/// this machine's devices have.
+pub(crate) fn memory() -> [Bytes; 2] {
+    let plain =
+        bytes_kept(|| Endpoint::new(0x1af4, 0x1041).build(Registers { values: [7; 64], is_slow: false })).1;
+    let full = bytes_kept(|| function(false)).1;
+    let own = std::mem::size_of::<Registers>();
+    [
+        ("a function without BARs and capabilities", plain),
+        ("one with 4 BARs and 16 registers of its own", full),
+    ]
+    .map(|(what, bytes)| Bytes::new(what, bytes.saturating_sub(own) as f64, None))
 }

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | `cargo bench --bench vpci` | both parts |
 //! | `cargo bench --bench vpci -- --quick` | both, in less time, with wider spread |
-//! | `cargo bench --bench vpci -- ratios` | the first part only; also one of its sections: `registers`, `xen`, `exits`, `slow` |
+//! | `cargo bench --bench vpci -- ratios` | the first part only; also one of its sections: `registers`, `xen`, `exits`, `slow`, `memory` |
 //! | `cargo bench --bench vpci -- 'a whole exit/'` | criterion's groups that match, as usual |
 //! | `cargo bench --bench vpci -- --test` | each of criterion's once: does it run? |
 //! | `PCIDEVS_BENCH_WRITE=1 cargo bench --bench vpci -- ratios` | and writes `docs/measurements/vpci.md` and `vpci.json` |
@@ -40,7 +40,7 @@ use measuring::requirement::Row;
 use measuring::rounds::{Effort, PLACEMENTS, Results};
 
 fn main() {
-    let asked = Asked::of(&["registers", "xen", "exits", "slow"]);
+    let asked = Asked::of(&["registers", "xen", "exits", "slow", "memory"]);
     // Before this thread is pinned and sees one processor only.
     let _ = processors();
     pin(0);
@@ -79,6 +79,9 @@ fn interleaved(asked: &Asked) {
         report.comparisons(&required::of_xen(&results));
     }
     report.groups(&results);
+    if asked.wants("memory") {
+        report.memory("Memory of a function over the device's own state", &machine::memory());
+    }
     if asked.writes {
         report.write().expect("docs/measurements is written");
     }

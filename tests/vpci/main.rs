@@ -7,4 +7,5 @@ mod guest;
 mod header;
 mod reference;
 mod registers;
+mod routes;
 mod scaffold;
