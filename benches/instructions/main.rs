@@ -10,6 +10,7 @@ mod baseline;
 mod counting;
 mod paths;
 mod table;
+mod vpci;
 
 use std::process::ExitCode;
 

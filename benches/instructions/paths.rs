@@ -1,11 +1,14 @@
 //! The hot paths. A new one is a row of [`PATHS`], then `--accept`.
 
+use std::cell::RefCell;
 use std::hint::black_box;
 
 use pcidevs::address::Segment;
 use pcidevs::lifecycle::{DeviceInfo, Lifecycle};
-use pcidevs::platform::{ConfigBytes, Simulated};
+use pcidevs::platform::{ConfigBytes, Simulated, Width};
 use pcidevs::{Domain, DomainId, Holder, Member, Owner, Registry, Sbdf};
+
+use crate::vpci::{self, BAR0, Vpci};
 
 /// One hot path.
 pub(crate) struct Path {
@@ -99,6 +102,23 @@ pub(crate) const PATHS: &[Path] = &[
         visiting(times, |address| registry.remove_device(address).is_err());
         drop(uses);
     }),
+    path("vPCI: config read", |times| {
+        let guest = Vpci::new();
+        visiting(times, |at| guest.bus.config_read(at, BAR0, Width::Dword));
+    }),
+    path("vPCI: config write", |times| {
+        let guest = Vpci::new();
+        // Where it is mapped it stays, so nothing has to be carried out.
+        visiting(times, |at| guest.bus.config_write(at, BAR0, Width::Dword, 0).wait());
+    }),
+    path("vPCI: ECAM read, the whole path", |times| {
+        let vcpu = &RefCell::new(Vpci::new().bus.vcpu());
+        visiting(times, |at| vpci::load(vcpu, vpci::ecam(at, BAR0)));
+    }),
+    path("vPCI: BAR read, the whole path", |times| {
+        let vcpu = &RefCell::new(Vpci::new().bus.vcpu());
+        visiting(times, |at| vpci::load(vcpu, vpci::bar(at)));
+    }),
     allocating("remove and add", |times| {
         let registry = registry();
         visiting(times, |address| {
@@ -136,13 +156,13 @@ type Device = [u32; 16];
 const REGISTER: usize = 3;
 const ONES: u32 = u32::MAX;
 const DEVICES: u16 = 64;
-const GUEST: DomainId = DomainId::new(1);
+pub(crate) const GUEST: DomainId = DomainId::new(1);
 
 fn device(address: Sbdf) -> Device {
     [u32::from(address.bdf()); 16]
 }
 
-fn addresses() -> impl Iterator<Item = Sbdf> {
+pub(crate) fn addresses() -> impl Iterator<Item = Sbdf> {
     (0..DEVICES).map(|bdf| Sbdf::from_bdf(Segment::new(0), bdf))
 }
 

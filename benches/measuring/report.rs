@@ -63,6 +63,18 @@ impl Report {
         self.json.insert("must_reach".into(), Value::Array(json));
     }
 
+    /// Ratios that nothing is required of.
+    #[allow(dead_code, reason = "not every benchmark has such a table")]
+    pub(crate) fn comparisons(&mut self, rows: &[(String, Spread)]) {
+        let cells: Vec<_> = rows.iter().map(|(what, ratio)| vec![what.clone(), spread(*ratio)]).collect();
+        self.table("For comparison", &["what", "ratio"], &cells);
+        let json: Vec<_> = rows
+            .iter()
+            .map(|(what, ratio)| json!({"what": what, "ratio": ratio.median, "low": ratio.low, "high": ratio.high}))
+            .collect();
+        self.json.insert("comparisons".into(), Value::Array(json));
+    }
+
     pub(crate) fn groups(&mut self, results: &Results) {
         for (group, series) in &results.groups {
             let cells: Vec<_> = series

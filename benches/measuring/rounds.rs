@@ -13,6 +13,7 @@
 //! length always met the same candidate, and made it look twice as slow.
 
 use std::hint::{black_box, spin_loop};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -41,6 +42,7 @@ impl Effort {
 
     /// For sets that the nearer caches do not hold: a turn must come round to all of them, and before it is
     /// timed the farther cache must have taken them back from the candidate before.
+    #[allow(dead_code, reason = "not every benchmark has such sets")]
     pub(crate) fn for_devices(&self, n: usize) -> Self {
         if n <= 4096 {
             return Self { ..*self };
@@ -67,10 +69,15 @@ pub(crate) struct Candidate<'a> {
     run: Run<'a>,
 }
 
-/// Where a thread is in its order of visits. On a line of its own.
+/// Where a thread is in its order of visits, and what it has of its own. On lines of its own.
 #[repr(align(128))]
-#[derive(Default)]
-struct Cursor(AtomicUsize);
+struct Thread<S>(Mutex<(usize, S)>);
+
+impl<S> Thread<S> {
+    fn with(own: S) -> Self {
+        Self(Mutex::new((0, own)))
+    }
+}
 
 impl<'a> Candidate<'a> {
     /// `visit` for each element of the order, in as many threads as there are orders.
@@ -79,18 +86,30 @@ impl<'a> Candidate<'a> {
         orders: &'a [Vec<T>],
         visit: impl Fn(&T) -> R + Sync + 'a,
     ) -> Self {
-        let cursors: Vec<Cursor> = orders.iter().map(|_| Cursor::default()).collect();
+        Self::visiting_with(name, orders, |_| (), move |(), element| visit(element))
+    }
+
+    /// The same with something that each thread has of its own, made for its number.
+    pub(crate) fn visiting_with<S: Send + 'a, T: Sync, R>(
+        name: &str,
+        orders: &'a [Vec<T>],
+        own: impl Fn(usize) -> S,
+        visit: impl Fn(&mut S, &T) -> R + Sync + 'a,
+    ) -> Self {
+        let threads: Vec<Thread<S>> = (0..orders.len()).map(|thread| Thread::with(own(thread))).collect();
         let run = move |thread: usize, operations: usize| {
-            let (order, cursor): (&Vec<T>, &Cursor) = (&orders[thread], &cursors[thread]);
+            let order: &Vec<T> = &orders[thread];
+            // Nobody else wants it; a turn that panicked takes its candidate along.
+            let mut thread = threads[thread].0.lock().expect("no panic");
+            let (cursor, own) = &mut *thread;
             // Chunks are powers of two long. Where the order is not, its last part is left out.
-            let from = cursor.0.load(Ordering::Relaxed);
-            let from = from - from % operations;
+            let from = *cursor - *cursor % operations;
             let from = if from + operations > order.len() { 0 } else { from };
             let part = &order[from..from + operations];
-            cursor.0.store(from + operations, Ordering::Relaxed);
+            *cursor = from + operations;
             let start = Instant::now();
             for element in part {
-                black_box(visit(element));
+                black_box(visit(own, element));
             }
             start.elapsed()
         };
@@ -98,6 +117,7 @@ impl<'a> Candidate<'a> {
     }
 
     /// A candidate that takes its own time for a chunk of this many operations.
+    #[allow(dead_code, reason = "not every benchmark has such candidates")]
     pub(crate) fn timing_itself(name: &str, chunk: usize, run: impl Fn() -> Duration + Sync + 'a) -> Self {
         let run = move |_: usize, _: usize| run();
         Self { name: name.to_owned(), threads: 1, chunk: Some(chunk), by_mean: false, run: Box::new(run) }

@@ -14,6 +14,7 @@
 mod backing;
 mod bar_map;
 mod bus;
+mod bytes;
 mod capability;
 mod decode;
 mod endpoint;

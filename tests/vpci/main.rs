@@ -21,6 +21,7 @@ mod recordings;
 mod reference;
 mod registers;
 mod resets;
+mod routes;
 mod scaffold;
 mod sriov;
 mod state;

@@ -14,7 +14,7 @@ use core::cell::Cell;
 use core::ops::Range;
 
 use super::buses::Buses;
-use super::routes::{Route, Routes};
+use super::routes::{self, Route, Routes};
 use super::waiting::{self, Waits};
 use super::wiring::{Target, Wiring};
 use crate::address::Sbdf;
@@ -78,10 +78,10 @@ impl<L: RawLock> Mapper<L> {
     }
 
     /// Which BAR answers at an address, by the map itself.
-    pub(super) fn find(&self, space: BarSpace, address: u64) -> Option<(Sbdf, u8, u64)> {
+    pub(super) fn find(&self, space: BarSpace, address: u64) -> Option<routes::Place> {
         let state = self.state.lock();
         let (id, offset) = state.map.at(space, address)?;
-        Some((state.seen_at(id.device)?, id.bar, offset))
+        Some(routes::Place { seen_at: state.seen_at(id.device)?, bar: id.bar, offset })
     }
 
     /// Disables these BARs of a device, then enables those, and returns when all of it is done.

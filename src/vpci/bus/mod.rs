@@ -32,6 +32,7 @@ pub use wiring::{Target, Wiring};
 use self::executor::Reach;
 use self::mapper::Mapper;
 use super::bar_map::BarMap;
+use super::bytes::fill_with_ones;
 use super::capability::Signals;
 use super::decode::{Ecam, ExtendedRegisters};
 use super::function::{Asked, Function, RestoreError};
@@ -134,7 +135,7 @@ impl<D: Modelled, W: Wiring, L: RawLock> Bus<D, W, L> {
     }
 
     /// Reads configuration space of the device that the guest sees at this address; ones if there is none.
-    #[inline]
+    #[inline(always)]
     pub fn config_read(&self, at: Sbdf, offset: u16, width: Width) -> u32 {
         let read = |function: &mut Function| function.config_read(offset, width);
         // Not there, on its way, or this very thread is inside it: to the guest it is all the same.
@@ -149,14 +150,13 @@ impl<D: Modelled, W: Wiring, L: RawLock> Bus<D, W, L> {
     }
 
     /// Reads from a BAR (6 is the ROM) of the device that the guest sees at this address: 1, 2, 4 or 8 bytes.
-    #[inline]
+    #[inline(always)]
     pub fn bar_read(&self, at: Sbdf, bar: u8, offset: u64, data: &mut [u8]) {
-        match self.shared.domain.lock(at) {
-            Ok(mut device) => match device.function() {
-                Some(function) => function.bar_read(bar, offset, data),
-                None => data.fill(0xff),
-            },
-            Err(_) => data.fill(0xff),
+        fill_with_ones(data);
+        if let Ok(mut device) = self.shared.domain.lock(at)
+            && let Some(function) = device.function()
+        {
+            function.bar_read_over(bar, offset, data);
         }
     }
 

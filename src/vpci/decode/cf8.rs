@@ -75,7 +75,8 @@ impl AddressPort {
             4 => Width::Dword,
             _ => return None,
         };
-        if self.address & ENABLE == 0 || offset > 3 || !(offset as usize).is_multiple_of(length) {
+        // A power of two, so alignment is a mask: a division costs as much as a lock.
+        if self.address & ENABLE == 0 || offset > 3 || offset as usize & (length - 1) != 0 {
             return None;
         }
         let [register, devfn, bus, high] = self.address.to_le_bytes();

@@ -93,7 +93,8 @@ pub const fn parts(offset: u16, length: usize) -> Option<(Width, Option<u16>)> {
         4 | 8 => Width::Dword,
         _ => return None,
     };
-    if !(offset as usize).is_multiple_of(length) {
+    // A power of two, so alignment is a mask: a division costs as much as a lock.
+    if offset as usize & (length - 1) != 0 {
         return None;
     }
     // Two of 4 bytes, the low one first.
