@@ -11,7 +11,7 @@ use pcidevs::vpci::{
     AddressRange, BarMap, Bus, Ecam, ExtendedRegisters, Function, Layout, Level, Piece, Target, VectorWork,
     Wiring,
 };
-use pcidevs::{Domain, DomainId, Member, Owner, Registry, Sbdf};
+use pcidevs::{Domain, DomainId, Member, Owner, Registry, RemoveError, Sbdf};
 
 pub(crate) const ECAM: u64 = 0xb000_0000;
 /// Where BARs may be.
@@ -67,7 +67,10 @@ impl Wiring for Wires {
             gate.entered.send(()).unwrap();
             gate.go.recv().unwrap();
         }
-        self.note(format!("map {} +{:#x} at {:#x} for {:#x}", piece.id.bar, piece.offset, piece.base, piece.length));
+        self.note(format!(
+            "map {} +{:#x} at {:#x} for {:#x}",
+            piece.id.bar, piece.offset, piece.base, piece.length
+        ));
         Ok(())
     }
 
@@ -78,7 +81,9 @@ impl Wiring for Wires {
 
     fn vector(&self, _: Target, vector: u16, work: VectorWork) -> Result<(), HookError> {
         self.note(match work {
-            VectorWork::Route(message) => format!("route {vector} {:#x} {:#x}", message.address, message.data),
+            VectorWork::Route(message) => {
+                format!("route {vector} {:#x} {:#x}", message.address, message.data)
+            }
             VectorWork::Unroute => format!("unroute {vector}"),
             VectorWork::Send(message) => format!("send {vector} {:#x} {:#x}", message.address, message.data),
         });
@@ -136,5 +141,15 @@ impl Guest {
         self.registry.add(own, Some(function)).unwrap();
         self.registry.move_devices(&[Member::at(own, at)], Owner::Guest(self.domain.id())).unwrap();
         own
+    }
+
+    /// Takes a device out of the guest, and away.
+    pub(crate) fn unplug(&self, own: Sbdf) {
+        self.registry.move_devices(&[Member::new(own)], Owner::Host).unwrap();
+        while let Err(RemoveError::Busy(busy)) = self.registry.remove_device(own) {
+            assert!(busy.to_string().contains("vPCI effect"), "{busy}");
+            std::thread::yield_now();
+        }
+        assert!(self.registry.status(own).is_none());
     }
 }

@@ -82,8 +82,10 @@ impl Driver<'_> {
             self.path.store(TABLE + 16 + offset, &value.to_le_bytes());
         }
         self.set_config(device, msix + 2, &(1_u16 << 15).to_le_bytes());
-        let table = [self.load(TABLE + 16, 8), self.load(TABLE + 24, 4)];
-        table.map(|entry| self.find("entry", entry));
+        for (offset, length) in [(16, 8), (24, 4)] {
+            let entry = self.load(TABLE + offset, length);
+            self.find("entry", entry);
+        }
     }
 
     fn work(&mut self) {
@@ -130,7 +132,7 @@ fn session(way: Way, written: Written) -> Vec<String> {
     driver.work();
     driver.look_around(device);
     driver.found.append(&mut guest.wires.story());
-    guest.registry.remove_device(own).unwrap();
+    guest.unplug(own);
     driver.look_around(device);
     driver.found.append(&mut guest.wires.story());
     driver.found

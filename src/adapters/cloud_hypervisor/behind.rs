@@ -28,13 +28,7 @@ pub struct PciDeviceBacking<T> {
 impl<T: PciDevice> PciDeviceBacking<T> {
     /// This device, all of whose BARs have base 0.
     pub fn new(device: T) -> Self {
-        Self {
-            device,
-            bases: [0; ALL],
-            interrupts: None,
-            barriers: Barriers::default(),
-            on_reset: None,
-        }
+        Self { device, bases: [0; ALL], interrupts: None, barriers: Barriers::default(), on_reset: None }
     }
 
     /// The base it is called with for a BAR (6 is the ROM): what it has allocated.

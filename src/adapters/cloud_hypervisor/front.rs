@@ -70,7 +70,8 @@ where
     L: RawLock + 'static,
 {
     fn read(&self, base: u64, offset: u64, data: &mut [u8]) {
-        let is_ours = port(base, offset).is_some_and(|port| self.0.lanes.with(|vcpu| vcpu.io_read(port, data)));
+        let is_ours =
+            port(base, offset).is_some_and(|port| self.0.lanes.with(|vcpu| vcpu.io_read(port, data)));
         if !is_ours {
             data.fill(0xff);
         }

@@ -89,3 +89,28 @@ fn meet(barrier: &Weak<Barrier>) {
         barrier.wait();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::vec::Vec;
+
+    use super::*;
+
+    #[test]
+    fn there_are_no_more_than_so_many_at_a_time() {
+        let releasers = Releasers::default();
+        let mut all: Vec<_> = (0..MOST).map(|_| releasers.begin().unwrap()).collect();
+        assert!(releasers.begin().is_none());
+        all.pop();
+        assert!(releasers.begin().is_some(), "one has ended, and so has this");
+        assert!(releasers.begin().is_some());
+    }
+
+    #[test]
+    fn a_barrier_that_was_dropped_is_not_waited_at() {
+        let barrier = Arc::new(Barrier::new(2));
+        let weak = Arc::downgrade(&barrier);
+        drop(barrier);
+        meet(&weak);
+    }
+}
