@@ -49,8 +49,15 @@ fn access(numbers: &mut Numbers, path: &mut dyn Path) -> Vec<u8> {
     let place = if numbers.next(8) == 0 { numbers.pick(&edges) } else { numbers.pick(&memory) };
     let address = place.wrapping_add(numbers.next(0x20));
     let port = u16::try_from(numbers.pick(&ports) + numbers.next(0x10)).unwrap();
-    let set =
-        [(0x10, 0xc000_0000), (0x18, 0xc010_0000), (0x1c, 0x2000), (4, 7), (4, 7), (4, 0), (0x40, 1 << 31)];
+    let set = [
+        (0x10_u32, 0xc000_0000),
+        (0x18, 0xc010_0000),
+        (0x1c, 0x2000),
+        (4, 7),
+        (4, 7),
+        (4, 0),
+        (0x40, 1 << 31),
+    ];
     match numbers.next(6) {
         0 => path.load(address, &mut data),
         1 => path.store(address, &data),
