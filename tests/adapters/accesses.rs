@@ -10,14 +10,14 @@ use vm_device::bus::{Error, MmioAddress, MmioRange, PioAddress, PioRange};
 use vm_device::device_manager::{IoManager, MmioManager, PioManager};
 use vm_device::{DeviceMmio, DevicePio};
 
-use crate::devices::{self, Written};
+use crate::devices::{self, Author};
 use crate::guest::{ECAM, Guest, WINDOW, ecam, windows};
 use crate::paths::{self, Path, Way};
 
 fn with_nic() -> Guest {
     let guest = Guest::new();
     let at: Sbdf = "00:03.0".parse().unwrap();
-    guest.plug(at, devices::build(Written::ForUs, &guest, at));
+    guest.plug(at, devices::build(Author::Us, &guest, at));
     guest
 }
 

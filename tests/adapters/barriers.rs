@@ -64,6 +64,9 @@ fn vcpu_at(barrier: Arc<Barrier>) -> mpsc::Receiver<()> {
     released
 }
 
+/// A write that turns decoding off, by some way.
+type Write<'a> = &'a dyn Fn(&Busy) -> Option<Arc<Barrier>>;
+
 #[test]
 fn a_pending_write_is_a_barrier_that_opens_when_its_effects_are_done() {
     let by_memory = |busy: &Busy| busy.off();
@@ -73,7 +76,7 @@ fn a_pending_write_is_a_barrier_that_opens_when_its_effects_are_done() {
         assert!(ports.write(0xcf8, 0, &0x8000_1804_u32.to_le_bytes()).is_none(), "no device is meant");
         ports.write(0xcf8, 4, &[0, 0])
     };
-    let ways: [&dyn Fn(&Busy) -> Option<Arc<Barrier>>; 3] = [&by_memory, &by_seat, &by_ports];
+    let ways: [Write<'_>; 3] = [&by_memory, &by_seat, &by_ports];
     for write in ways {
         let busy = Busy::new();
         let released = vcpu_at(write(&busy).unwrap());

@@ -2,7 +2,7 @@
 //! second, written with a byte, is activated by another thread.
 
 use std::sync::mpsc::Sender;
-use std::sync::{Arc, Barrier};
+use std::sync::{Arc, Barrier, Mutex};
 
 use pcidevs::Sbdf;
 use pcidevs::adapters::Interrupts;
@@ -10,7 +10,6 @@ use pcidevs::adapters::cloud_hypervisor::{BarReprogrammingParams, PciDevice, Pci
 use pcidevs::adapters::vm_device::{MmioBacking, Unlocked};
 use pcidevs::platform::Width;
 use pcidevs::vpci::{Backing, Bar, Endpoint, Function, MsixPlace, Signals};
-use std::sync::Mutex;
 use vm_device::MutDeviceMmio;
 use vm_device::bus::MmioAddress;
 
@@ -148,32 +147,32 @@ pub(crate) fn line(guest: &Guest, at: Sbdf) -> Interrupts {
 
 /// Who wrote the device.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Written {
-    ForUs,
-    ForVmDevice,
-    ForVmDeviceLocked,
-    ForCloudHypervisor,
+pub(crate) enum Author {
+    Us,
+    VmDevice,
+    VmDeviceLocked,
+    CloudHypervisor,
 }
 
-pub(crate) const ALL: [Written; 4] =
-    [Written::ForUs, Written::ForVmDevice, Written::ForVmDeviceLocked, Written::ForCloudHypervisor];
+pub(crate) const ALL: [Author; 4] =
+    [Author::Us, Author::VmDevice, Author::VmDeviceLocked, Author::CloudHypervisor];
 
-pub(crate) fn build(written: Written, guest: &Guest, at: Sbdf) -> Function {
+pub(crate) fn build(author: Author, guest: &Guest, at: Sbdf) -> Function {
     let line = line(guest, at);
     let nic = Nic::interrupting(line.clone());
     let base = MmioAddress(BASE);
-    match written {
-        Written::ForUs => endpoint().build(Nic::new()),
-        Written::ForVmDevice => {
+    match author {
+        Author::Us => endpoint().build(Nic::new()),
+        Author::VmDevice => {
             let backing = (0..4).fold(MmioBacking::new(nic), |backing, bar| backing.base(bar, base));
             endpoint().build(backing.interrupts(line))
         }
-        Written::ForVmDeviceLocked => {
+        Author::VmDeviceLocked => {
             let backing = MmioBacking::new(Unlocked(Arc::new(Mutex::new(nic))));
             let backing = (0..4).fold(backing, |backing, bar| backing.base(bar, base));
             endpoint().build(backing.interrupts(line))
         }
-        Written::ForCloudHypervisor => {
+        Author::CloudHypervisor => {
             let backing = (0..4).fold(PciDeviceBacking::new(nic), |backing, bar| backing.base(bar, BASE));
             endpoint().build(backing.interrupts(line))
         }

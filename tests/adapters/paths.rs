@@ -124,20 +124,20 @@ impl Path for Buses {
 /// Cloud Hypervisor's dispatch of configuration accesses, with a seat for each of 32 devices under a mutex of its own.
 pub(crate) struct Seats {
     buses: Buses,
-    seats: Vec<Arc<Mutex<dyn PciDevice>>>,
+    places: Vec<Arc<Mutex<dyn PciDevice>>>,
     address: u32,
 }
 
 impl Seats {
     fn config_read(&self, device: u64, register: u64, offset: u64, data: &mut [u8]) {
-        let Some(seat) = self.seats.get(usize::try_from(device).unwrap()) else { return data.fill(0xff) };
+        let Some(seat) = self.places.get(usize::try_from(device).unwrap()) else { return data.fill(0xff) };
         let value = seat.lock().unwrap().read_config_register(usize::try_from(register).unwrap());
         let bytes = value.to_le_bytes();
         data.copy_from_slice(&bytes[usize::try_from(offset).unwrap()..][..data.len()]);
     }
 
     fn config_write(&self, device: u64, register: u64, offset: u64, data: &[u8]) {
-        let Some(seat) = self.seats.get(usize::try_from(device).unwrap()) else { return };
+        let Some(seat) = self.places.get(usize::try_from(device).unwrap()) else { return };
         let (moved, barrier) =
             seat.lock().unwrap().write_config_register(usize::try_from(register).unwrap(), offset, data);
         assert!(moved.is_empty());
@@ -242,7 +242,7 @@ pub(crate) fn path(way: Way, guest: &Guest) -> Box<dyn Path> {
             let bus = ch();
             let place = |device: u16| bus.seat(Sbdf::from_bdf(Segment::new(0), device << 3));
             let seat = |device| -> Arc<Mutex<dyn PciDevice>> { Arc::new(Mutex::new(place(device))) };
-            Box::new(Seats { buses: buses(&bus), seats: (0..32).map(seat).collect(), address: 0 })
+            Box::new(Seats { buses: buses(&bus), places: (0..32).map(seat).collect(), address: 0 })
         }
     }
 }

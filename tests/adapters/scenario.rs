@@ -2,7 +2,7 @@
 
 use pcidevs::Sbdf;
 
-use crate::devices::{self, Written};
+use crate::devices::{self, Author};
 use crate::guest::{ECAM, Guest};
 use crate::paths::{self, Path, Way};
 
@@ -121,10 +121,10 @@ impl Driver<'_> {
 }
 
 /// What a guest finds, and what the outside is asked.
-fn session(way: Way, written: Written) -> Vec<String> {
+fn session(way: Way, author: Author) -> Vec<String> {
     let guest = Guest::new();
     let at: Sbdf = "00:03.0".parse().unwrap();
-    let own = guest.plug(at, devices::build(written, &guest, at));
+    let own = guest.plug(at, devices::build(author, &guest, at));
     let mut path = paths::path(way, &guest);
     let mut driver = Driver { path: &mut *path, found: Vec::new() };
     let (device, msix) = driver.enumerate();
@@ -140,7 +140,7 @@ fn session(way: Way, written: Written) -> Vec<String> {
 
 #[test]
 fn a_guest_finds_the_same_by_every_way_with_every_device() {
-    let directly = session(Way::Direct, Written::ForUs);
+    let directly = session(Way::Direct, Author::Us);
     let expected = [
         "device 3: 0x10411af4",
         "BAR 0 was 0x4, sizes: 0xffffc004",
@@ -179,8 +179,8 @@ fn a_guest_finds_the_same_by_every_way_with_every_device() {
     ];
     assert_eq!(directly, expected);
     for way in paths::ALL {
-        for written in devices::ALL {
-            assert_eq!(session(way, written), directly, "{way:?} {written:?}");
+        for author in devices::ALL {
+            assert_eq!(session(way, author), directly, "{way:?} {author:?}");
         }
     }
 }
