@@ -29,7 +29,9 @@ const HIGH: u32 = 2;
 /// # }
 /// ```
 ///
-/// Within an access that does nothing, since the thread is inside the device already; the access takes it then.
+/// Within an access that does nothing, since the thread is inside the device already: a write takes what was raised
+/// when the device has returned. A read cannot ask for anything, so what a device raises *because it is read* waits for
+/// the next write or raise: such a device tells a thread of its own.
 #[derive(Clone)]
 pub struct Interrupts(Arc<Line>);
 

@@ -7,3 +7,4 @@ mod guest;
 mod interrupts;
 mod paths;
 mod scenario;
+mod storm;
