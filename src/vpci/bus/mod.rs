@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `vcpu` | dispatch: which device and register an address is |
 //! | `routes` | the published table by which BARs are found |
+//! | `buses` | the bus numbers that a guest gives to what is behind emulated ports |
 //! | `mapper` | the BAR map and its steps, one at a time for a guest |
 //! | `executor` | what accesses ask for, one at a time for a device |
 //! | `waiting` | waiting for what another thread carries out |
@@ -14,6 +15,7 @@
 //! the guest's BAR map, which is a leaf.
 
 mod attachment;
+mod buses;
 mod executor;
 mod mapper;
 mod routes;
@@ -23,6 +25,7 @@ mod wiring;
 
 use core::fmt;
 
+pub use buses::PortError;
 pub use vcpu::Vcpu;
 pub use wiring::{Target, Wiring};
 
@@ -33,7 +36,7 @@ use super::capability::Signals;
 use super::decode::{Ecam, ExtendedRegisters};
 use super::function::{Asked, Function, RestoreError};
 use super::registers::all_bits;
-use crate::address::Sbdf;
+use crate::address::{self, Sbdf};
 use crate::errno::Errno;
 use crate::lifecycle::Device;
 use crate::memory;
@@ -122,6 +125,12 @@ impl<D: Modelled, W: Wiring, L: RawLock> Bus<D, W, L> {
     /// One vCPU's way to it.
     pub fn vcpu(&self) -> Vcpu<D, W, L> {
         Vcpu::new(self.clone())
+    }
+
+    /// There is an emulated port at this address. What is behind it is to be assigned to addresses on the bus `behind`,
+    /// which is theirs whatever number the guest gives it; the guest finds them once it has programmed the port.
+    pub fn add_port(&self, at: Sbdf, behind: address::Bus) -> Result<(), PortError> {
+        self.shared.mapper.buses.add(at, behind)
     }
 
     /// Reads configuration space of the device that the guest sees at this address; ones if there is none.

@@ -212,6 +212,7 @@ impl Function {
     pub(super) fn unveil(&mut self) {
         self.state = State::Answers;
         let all = Effects::from(Effect::Decode).and(Effect::Vectors).and(Effect::Intx);
+        let all = all.and_if(self.model.is_bridge, Effect::Buses);
         // Whoever unveils it carries them out.
         let _asked = self.queue.ask(Asked::NOTHING, all);
     }
@@ -275,6 +276,10 @@ impl Function {
         model.device_control = 0;
         model.virtual_functions = 0;
         self.queue.clear();
+        if model.is_bridge {
+            // Whoever resets it goes on to carry out what is asked for.
+            let _asked = self.queue.ask(Asked::NOTHING, Effect::Buses.into());
+        }
         let ran = shielded(&mut self.state, || model.backing.reset());
         if ran.is_some() {
             self.state = State::Answers;
