@@ -20,11 +20,14 @@
 //! | [`lifecycle`] | transitions: lists of steps on a platform, undone when one fails |
 //! | [`vpci`] | the configuration space that an owner sees |
 //! | `topology` (`std`) | reading machines |
+//! | `adapters` (`vm-device`, `cloud-hypervisor-shape`) | the shapes that other VMMs expect |
 #![cfg_attr(not(feature = "std"), no_std)]
 #![deny(unsafe_code)]
 
 extern crate alloc;
 
+#[cfg(any(feature = "vm-device", feature = "cloud-hypervisor-shape"))]
+pub mod adapters;
 pub mod address;
 pub mod device;
 mod errno;

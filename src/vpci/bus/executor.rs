@@ -41,6 +41,8 @@ pub(super) fn drive<L: RawLock>(
         }
         drop(turn);
     }
+    // Effects that had nothing to do any more have ended without a turn, and somebody may wait for them.
+    mapper.wake();
 }
 
 /// One effect being carried out, which ends in any case.
