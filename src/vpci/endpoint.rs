@@ -4,7 +4,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use super::backing::Backing;
-use super::capability::{Interrupts, MsixPlace, Power, chain, express, features, msi, msix, power, vendor};
+use super::capability::{MsixPlace, chain, express, features, msi, msix, power, vendor};
 use super::function::{self, Bar, BarFault, Effects, Function, Identity, Model, Placed, ROM, Rest, Viewer};
 use super::registers::{RegisterError, Space};
 use crate::device::{PortType, SubsystemId};
@@ -349,30 +349,6 @@ pub(super) fn add_all(
     registers: impl IntoIterator<Item = super::registers::Register<Model, Effects>>,
 ) -> Result<(), RegisterError> {
     registers.into_iter().try_for_each(|register| space.add(register))
-}
-
-impl Model {
-    /// A function of which nothing is known yet.
-    pub(super) fn new(backing: Box<dyn Backing>, viewer: Viewer) -> Self {
-        Self {
-            viewer,
-            backing,
-            is_hardware: false,
-            has_zero_gaps: false,
-            is_vf: false,
-            maps_io: true,
-            is_read_only: false,
-            command: Default::default(),
-            status: 0,
-            bars: Default::default(),
-            interrupts: Interrupts::default(),
-            power: Power::new(false),
-            wishes: 0,
-            buses: [0; 3],
-            virtual_functions: 0,
-            device_control: 0,
-        }
-    }
 }
 
 /// There can be no such device. Nothing was made.

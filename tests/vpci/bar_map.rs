@@ -58,8 +58,8 @@ fn an_enabled_bar_is_mapped_once_and_answers_from_its_first_byte_to_its_last() {
 
 #[test]
 fn a_bar_outside_the_windows_is_refused_and_the_others_are_mapped() {
-    // Two windows that touch are one.
-    let windows = [AddressRange::memory(0x3000..=0x3fff), AddressRange::memory(0x1000..=0x2fff)];
+    // Windows that touch are one, and so is one with what is in it.
+    let windows = [0x3000..=0x3fff, 0x1000..=0x2fff, 0x1100..=0x11ff].map(AddressRange::memory);
     let mut map = BarMap::new(&windows, &[]).unwrap();
     let regions = [
         bar(0, 0xfff, 2),

@@ -2,9 +2,13 @@
 
 mod bar_map;
 mod bar_map_reference;
+mod binding;
 mod decoding;
+mod endpoint;
 mod guest;
 mod header;
+mod interrupts;
 mod reference;
 mod registers;
+mod resets;
 mod scaffold;

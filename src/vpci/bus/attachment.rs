@@ -7,9 +7,9 @@ use super::executor::{self, Reach, under_lock};
 use super::waiting::{self, Waits};
 use super::wiring::{Target, Wiring};
 use super::{Modelled, Shared};
-use crate::memory::{NoMemory, try_box};
+use crate::memory::{self, NoMemory, try_box};
 use crate::platform::{Attachment, AttachmentKind, Claimed, Hardware, HookError};
-use crate::sync::RawLock;
+use crate::sync::{AtomicUsize, Ordering, RawLock};
 use crate::vpci::function::Function;
 
 impl<D: Modelled, W: Wiring, L: RawLock> Bus<D, W, L> {
@@ -22,14 +22,16 @@ impl<D: Modelled, W: Wiring, L: RawLock> Bus<D, W, L> {
     pub fn bind<X: Modelled>(
         &self,
         device: &dyn Claimed<X>,
-        function: Function,
+        mut function: Function,
     ) -> Result<Box<dyn Attachment<X>>, NoMemory>
     where
         D: Send + 'static,
         L: 'static,
         W: 'static,
     {
-        let bound: Box<dyn Attachment<X>> = try_box(Bound { bus: self.clone(), kept: None })?;
+        let live = memory::Shared::try_new(AtomicUsize::new(0))?;
+        function.tell_live_to(live.clone());
+        let bound: Box<dyn Attachment<X>> = try_box(Bound { bus: self.clone(), kept: None, live })?;
         let mut function = Some(function);
         device.with(&mut |data| {
             if let Some(function) = function.take() {
@@ -45,6 +47,8 @@ struct Bound<D, W, L: RawLock> {
     bus: Bus<D, W, L>,
     /// What was taken from the device, until the binding ends for good.
     kept: Option<Function>,
+    /// How many vectors of it are live.
+    live: memory::Shared<AtomicUsize>,
 }
 
 /// The function of a claimed device.
@@ -63,6 +67,10 @@ impl<X: Modelled> Reach for Taken<'_, X> {
 impl<X: Modelled, D: Modelled + Send, W: Wiring, L: RawLock> Attachment<X> for Bound<D, W, L> {
     fn kind(&self) -> AttachmentKind {
         AttachmentKind::Vpci
+    }
+
+    fn vectors(&self) -> usize {
+        self.live.load(Ordering::Relaxed)
     }
 
     fn undo(&mut self, device: &dyn Claimed<X>, _: Hardware) -> Result<(), HookError> {

@@ -64,8 +64,9 @@ fn carry_out<L: RawLock>(
     work: Work,
 ) {
     let done = match work {
-        Work::Decode { disable, enable } => {
-            decode(reach, wiring, target, disable, mapper.change(wiring, target, disable, &enable))
+        Work::Decode { disable } => {
+            let mappings = under_lock(reach, |function| function.mappings()).unwrap_or_default();
+            decode(reach, wiring, target, disable, mapper.change(wiring, target, disable, &mappings))
         }
         Work::Vector(vector, work) => {
             let done = guarded(|| wiring.vector(target, vector, work));
@@ -117,9 +118,9 @@ fn reset<L: RawLock>(
     wiring: &impl Wiring,
     target: Target,
 ) -> Result<(), HookError> {
-    let before = under_lock(reach, |function| function.mark_before_reset());
+    let before = under_lock(reach, Function::mark_before_reset);
     guarded(|| wiring.reset(target))?;
-    let is_same = under_lock(reach, |function| function.is_as_before_reset()).unwrap_or(false);
+    let is_same = under_lock(reach, Function::is_as_before_reset).unwrap_or(false);
     if before.is_none() || !is_same {
         return Ok(());
     }

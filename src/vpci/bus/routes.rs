@@ -92,8 +92,8 @@ impl Routes {
 
     /// Whether what was found is still so, and has this address.
     #[inline]
-    pub(super) fn is_still<'a>(&self, remembered: &'a Option<Remembered>, address: u64) -> Option<&'a Route> {
-        let remembered = remembered.as_ref().filter(|it| it.route.addresses.contains(&address))?;
+    pub(super) fn is_still<'a>(&self, remembered: Option<&'a Remembered>, address: u64) -> Option<&'a Route> {
+        let remembered = remembered.filter(|it| it.route.addresses.contains(&address))?;
         // Acquire: pairs with the Release of the writer, so that what the writer did before is seen by who goes on.
         (self.version.load(Ordering::Acquire) == remembered.version).then_some(&remembered.route)
     }

@@ -141,7 +141,7 @@ impl<D: Modelled, W: Wiring, L: RawLock> Vcpu<D, W, L> {
             }
         }
         let mapper = &self.bus.shared.mapper;
-        if let Some(route) = mapper.memory.is_still(&self.memory, address) {
+        if let Some(route) = mapper.memory.is_still(self.memory.as_ref(), address) {
             let offset = route.offset + (address - route.addresses.start());
             return Way::Bar { at: route.seen_at, bar: route.bar, offset };
         }

@@ -84,7 +84,12 @@ impl Interrupts {
 
     /// What was to be done for a vector could not be done: a route is not there, one that was to go still is.
     pub(in crate::vpci) fn failed(&mut self, vector: u16, work: VectorWork) {
-        let is_routed = work == VectorWork::Unroute;
+        let is_routed = match work {
+            VectorWork::Route(_) => false,
+            VectorWork::Unroute => true,
+            // Lost, as a message that nobody takes is.
+            VectorWork::Send(_) => return,
+        };
         if let Some(vectors) = self.live_vectors() {
             vectors.set_routed(vector, is_routed);
         }
@@ -94,6 +99,12 @@ impl Interrupts {
     pub(in crate::vpci) fn unroute_next(&mut self) -> Option<u16> {
         let msix = self.msix.as_mut().and_then(|msix| msix.vectors_mut().unroute_next());
         msix.or_else(|| self.msi.as_mut().and_then(|msi| msi.vectors_mut().unroute_next()))
+    }
+
+    /// How many vectors are routed.
+    pub(in crate::vpci) fn routed(&self) -> usize {
+        let msi = self.msi.as_ref().map_or(0, |msi| msi.vectors().routed());
+        msi + self.msix.as_ref().map_or(0, |msix| msix.vectors().routed())
     }
 
     fn live_vectors(&mut self) -> Option<&mut Vectors> {

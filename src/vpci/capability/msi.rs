@@ -5,7 +5,7 @@ use super::vector::{Vector, Vectors};
 use crate::memory::NoMemory;
 use crate::platform::Width;
 use crate::vpci::function::{Effect, Effects, Model};
-use crate::vpci::registers::{At, Masks, Read, Register, Write};
+use crate::vpci::registers::{At, Masks, Read, Register, Write, bits_if};
 
 pub(in crate::vpci) const ID: u8 = 0x05;
 
@@ -50,6 +50,10 @@ impl Msi {
         self.is_enabled
     }
 
+    pub(in crate::vpci) fn vectors(&self) -> &Vectors {
+        &self.vectors
+    }
+
     pub(in crate::vpci) fn vectors_mut(&mut self) -> &mut Vectors {
         &mut self.vectors
     }
@@ -90,11 +94,11 @@ impl Msi {
     }
 
     fn control(&self) -> u32 {
-        u32::from(self.is_enabled) * ENABLE
-            | u32::from(self.log_count()) << 1
-            | u32::from(self.used) << 4
-            | u32::from(self.is_64) * IS_64
-            | u32::from(self.has_masks) * HAS_MASKS
+        let counts = (u32::from(self.log_count()) << 1) | (u32::from(self.used) << 4);
+        counts
+            | bits_if(self.is_enabled, ENABLE)
+            | bits_if(self.is_64, IS_64)
+            | bits_if(self.has_masks, HAS_MASKS)
     }
 
     /// Brings every vector to what the registers say.
@@ -136,6 +140,7 @@ fn read_control(model: &mut Model, _: At) -> u32 {
     msi(model, |msi| msi.control())
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "the shape of a handler")]
 fn write_control(model: &mut Model, _: At, value: u32) -> Option<Effects> {
     msi(model, |msi| {
         msi.is_enabled = value & ENABLE != 0;
@@ -154,7 +159,7 @@ fn read_address(model: &mut Model, _: At) -> u32 {
 
 fn write_address(model: &mut Model, _: At, value: u32) -> Option<Effects> {
     change_message(model, |message| {
-        message.address = message.address >> 32 << 32 | u64::from(value & !3);
+        message.address = (message.address >> 32 << 32) | u64::from(value & !3);
     })
 }
 
@@ -164,7 +169,7 @@ fn read_upper(model: &mut Model, _: At) -> u32 {
 
 fn write_upper(model: &mut Model, _: At, value: u32) -> Option<Effects> {
     change_message(model, |message| {
-        message.address = u64::from(low(message.address)) | u64::from(value) << 32
+        message.address = u64::from(low(message.address)) | (u64::from(value) << 32);
     })
 }
 
@@ -190,6 +195,7 @@ fn read_mask(model: &mut Model, _: At) -> u32 {
     msi(model, |msi| msi.mask)
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "the shape of a handler")]
 fn write_mask(model: &mut Model, _: At, value: u32) -> Option<Effects> {
     msi(model, |msi| {
         msi.mask = value;

@@ -8,7 +8,7 @@ use super::vector::{Vector, Vectors};
 use crate::memory::NoMemory;
 use crate::platform::Width;
 use crate::vpci::function::{Effect, Effects, Model};
-use crate::vpci::registers::{At, Masks, Read, Register, Write};
+use crate::vpci::registers::{At, Masks, Read, Register, Write, bits_if};
 
 pub(in crate::vpci) const ID: u8 = 0x11;
 /// In bytes.
@@ -65,6 +65,10 @@ impl Msix {
 
     pub(in crate::vpci) fn is_enabled(&self) -> bool {
         self.is_enabled
+    }
+
+    pub(in crate::vpci) fn vectors(&self) -> &Vectors {
+        &self.vectors
     }
 
     pub(in crate::vpci) fn vectors_mut(&mut self) -> &mut Vectors {
@@ -135,7 +139,7 @@ impl Msix {
             0 => low(vector.message.address),
             4 => low(vector.message.address >> 32),
             8 => vector.message.data,
-            _ => u32::from(vector.is_masked) * VECTOR_MASK,
+            _ => bits_if(vector.is_masked, VECTOR_MASK),
         }
     }
 
@@ -182,9 +186,8 @@ impl Msix {
 
 fn read_control(model: &mut Model, _: At) -> u32 {
     let Some(msix) = &model.interrupts.msix else { return 0 };
-    u32::from(msix.count().wrapping_sub(1)) & SIZE
-        | u32::from(msix.is_enabled) * ENABLE
-        | u32::from(msix.is_masked) * FUNCTION_MASK
+    let size = u32::from(msix.count().wrapping_sub(1)) & SIZE;
+    size | bits_if(msix.is_enabled, ENABLE) | bits_if(msix.is_masked, FUNCTION_MASK)
 }
 
 fn write_control(model: &mut Model, _: At, value: u32) -> Option<Effects> {

@@ -27,6 +27,8 @@ pub(in crate::vpci) struct Vectors {
     all: Vec<Vector>,
     /// A bit for each that has to be looked at.
     changed: Vec<u64>,
+    /// How many are routed.
+    routed: usize,
 }
 
 impl Vectors {
@@ -38,7 +40,7 @@ impl Vectors {
         changed.try_reserve_exact(words).map_err(NoMemory::from)?;
         all.resize(count, Vector { is_masked, ..Vector::default() });
         changed.resize(words, 0);
-        Ok(Self { all, changed })
+        Ok(Self { all, changed, routed: 0 })
     }
 
     pub(in crate::vpci) fn len(&self) -> usize {
@@ -47,6 +49,11 @@ impl Vectors {
 
     pub(in crate::vpci) fn get(&self, vector: usize) -> Option<&Vector> {
         self.all.get(vector)
+    }
+
+    /// How many the outside sends.
+    pub(in crate::vpci) fn routed(&self) -> usize {
+        self.routed
     }
 
     /// Changes a vector, which is looked at afterwards.
@@ -84,6 +91,8 @@ impl Vectors {
             let is_live = live(entry);
             let wanted = is_live.then_some(entry.message);
             if entry.routed != wanted {
+                self.routed =
+                    self.routed + usize::from(wanted.is_some()) - usize::from(entry.routed.is_some());
                 entry.routed = wanted;
                 return Some((number, wanted.map_or(VectorWork::Unroute, VectorWork::Route)));
             }
@@ -100,9 +109,13 @@ impl Vectors {
     }
 
     /// What the outside knows of it is not what it was told: it is routed still, to what nobody knows, or not at all.
+    /// That is tried again when the vector changes.
     pub(in crate::vpci) fn set_routed(&mut self, vector: u16, is_routed: bool) {
-        if let Some(entry) = self.all.get_mut(usize::from(vector)) {
+        let vector = usize::from(vector);
+        if let Some(entry) = self.all.get_mut(vector) {
+            self.routed = self.routed + usize::from(is_routed) - usize::from(entry.routed.is_some());
             entry.routed = is_routed.then_some(UNKNOWN);
+            self.changed[vector / 64] &= !(1 << (vector % 64));
         }
     }
 
@@ -110,6 +123,7 @@ impl Vectors {
     pub(in crate::vpci) fn unroute_next(&mut self) -> Option<u16> {
         let vector = self.all.iter().position(|entry| entry.routed.is_some())?;
         self.change(vector, |entry| entry.routed = None);
+        self.routed -= 1;
         u16::try_from(vector).ok()
     }
 

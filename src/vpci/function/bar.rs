@@ -8,7 +8,7 @@
 use super::effect::{Effect, Effects};
 use super::model::Model;
 use crate::platform::Width;
-use crate::vpci::registers::{At, Read, Register, Write};
+use crate::vpci::registers::{At, Read, Register, Write, bits_if};
 
 /// The number of the expansion ROM, beside the six BARs.
 pub const ROM: u8 = 6;
@@ -186,6 +186,8 @@ pub(in crate::vpci) struct Bars {
     pub(in crate::vpci) rom_enabled: bool,
     /// What answers at its addresses.
     pub(in crate::vpci) mapped: BarSet,
+    /// What is being mapped at this moment.
+    pub(in crate::vpci) coming: BarSet,
 }
 
 impl Bars {
@@ -254,8 +256,8 @@ fn write(model: &mut Model, at: At, value: u32) -> Option<Effects> {
 }
 
 fn read_rom(model: &mut Model, _: At) -> u32 {
-    let enabled = u32::from(model.bars.rom_enabled);
-    model.bars.get(ROM).map_or(0, |rom| halves(rom.address)[0] | enabled * ROM_ENABLE)
+    let enabled = bits_if(model.bars.rom_enabled, ROM_ENABLE);
+    model.bars.get(ROM).map_or(0, |rom| halves(rom.address)[0] | enabled)
 }
 
 fn write_rom(model: &mut Model, _: At, value: u32) -> Option<Effects> {

@@ -7,7 +7,7 @@
 use super::effect::{Effect, Effects};
 use super::model::{Model, Viewer};
 use crate::platform::Width;
-use crate::vpci::registers::{At, Masks, Read, Register, Write};
+use crate::vpci::registers::{At, Masks, Read, Register, Write, bits_if};
 
 const COMMAND: u16 = 0x04;
 const STATUS: u16 = 0x06;
@@ -59,7 +59,7 @@ impl Command {
 
     /// Decoding is as it was wanted; what could not be mapped is off, also of what is wanted.
     pub(in crate::vpci) fn show(&mut self, memory: bool, io: bool) {
-        let shown = u32::from(memory) * MEMORY | u32::from(io) * IO;
+        let shown = bits_if(memory, MEMORY) | bits_if(io, IO);
         self.shown = low_byte(shown);
     }
 
@@ -123,8 +123,8 @@ fn write_upper(model: &mut Model, _: At, value: u32) -> Option<Effects> {
 fn read_status(model: &mut Model, at: At) -> u32 {
     let own =
         model.read_hardware(STATUS, Width::Word).unwrap_or(u32::from(model.status)) & !STATUS_CAPABILITIES;
-    let pending = if model.has_hardware() { 0 } else { u32::from(model.interrupts.intx.is_pending) };
-    own | pending * STATUS_INTERRUPT | u32::from(at.tag) * STATUS_CAPABILITIES
+    let is_pending = !model.has_hardware() && model.interrupts.intx.is_pending;
+    own | bits_if(is_pending, STATUS_INTERRUPT) | bits_if(at.tag != 0, STATUS_CAPABILITIES)
 }
 
 fn write_status(model: &mut Model, _: At, value: u32) -> Option<Effects> {

@@ -20,7 +20,7 @@ pub enum Effect {
     Decode,
     /// Vectors are to be routed or masked, or messages delivered.
     Vectors,
-    /// The INTx pin has another level.
+    /// The interrupt pin (`INTx`) has another level.
     Intx,
     /// Bus mastering is switched.
     BusMaster,

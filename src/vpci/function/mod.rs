@@ -32,7 +32,9 @@ pub(in crate::vpci) use work::{Mapping, Work};
 use super::capability::msix::Part;
 use super::capability::{Level, Signals, VectorWork};
 use super::registers::{Space, all_bits};
+use crate::memory::Shared;
 use crate::platform::Width;
+use crate::sync::{AtomicUsize, Ordering};
 
 /// One function as its owner sees it: configuration space and BARs.
 ///
@@ -46,6 +48,8 @@ pub struct Function {
     state: State,
     /// Its guest has asked for a reset that is being carried out.
     is_marked: bool,
+    /// How many vectors are routed, for who is not under the lock.
+    live: Option<Shared<AtomicUsize>>,
 }
 
 /// Whether it answers.
@@ -60,7 +64,7 @@ enum State {
 
 impl Function {
     pub(super) fn new(space: Space<Model, Effects>, model: Box<Model>) -> Self {
-        Self { space, model, queue: Queue::default(), state: State::Answers, is_marked: false }
+        Self { space, model, queue: Queue::default(), state: State::Answers, is_marked: false, live: None }
     }
 
     /// Reads configuration space. Ones where the access is not possible, or the function does not answer.
@@ -173,12 +177,18 @@ impl Function {
 
     /// What was begun has ended.
     pub(super) fn end(&mut self) {
+        self.tell_live();
         self.queue.end();
     }
 
     /// What is being carried out.
     pub(super) fn running(&self) -> Option<Effect> {
         self.queue.running()
+    }
+
+    /// What is to be mapped of the BARs of the [`Work::Decode`] that was begun.
+    pub(super) fn mappings(&self) -> [Option<Mapping>; 7] {
+        self.model.mappings()
     }
 
     /// Decoding was brought to what was wanted, or not.
@@ -210,7 +220,22 @@ impl Function {
 
     /// The next vector that is routed; from now on it is taken not to be.
     pub(super) fn unroute_next(&mut self) -> Option<u16> {
-        self.model.interrupts.unroute_next()
+        let next = self.model.interrupts.unroute_next();
+        self.tell_live();
+        next
+    }
+
+    /// From now on `live` holds how many vectors are routed.
+    pub(super) fn tell_live_to(&mut self, live: Shared<AtomicUsize>) {
+        self.live = Some(live);
+        self.tell_live();
+    }
+
+    fn tell_live(&self) {
+        if let Some(live) = &self.live {
+            // Relaxed: a figure for lists, and who relies on it has the device's lock as this thread has.
+            live.store(self.model.interrupts.routed(), Ordering::Relaxed);
+        }
     }
 
     /// Whether the pin was asserted; from now on it is taken not to be.

@@ -19,6 +19,10 @@ pub enum Viewer {
 }
 
 /// The state of one function.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each says one thing of the function, and they are independent"
+)]
 pub(in crate::vpci) struct Model {
     pub(in crate::vpci) viewer: Viewer,
     pub(in crate::vpci) backing: Box<dyn Backing>,
@@ -47,6 +51,28 @@ pub(in crate::vpci) struct Model {
 }
 
 impl Model {
+    /// A function of which nothing is known yet.
+    pub(in crate::vpci) fn new(backing: Box<dyn Backing>, viewer: Viewer) -> Self {
+        Self {
+            viewer,
+            backing,
+            is_hardware: false,
+            has_zero_gaps: false,
+            is_vf: false,
+            maps_io: true,
+            is_read_only: false,
+            command: Command::default(),
+            status: 0,
+            bars: Bars::default(),
+            interrupts: Interrupts::default(),
+            power: Power::new(false),
+            wishes: 0,
+            buses: [0; 3],
+            virtual_functions: 0,
+            device_control: 0,
+        }
+    }
+
     pub(in crate::vpci) fn has_hardware(&self) -> bool {
         self.is_hardware
     }
@@ -71,7 +97,7 @@ impl Model {
 
     /// Whether a BAR is mapped or about to be: then it stays where it is.
     pub(in crate::vpci) fn is_decoding(&self, bar: u8) -> bool {
-        (self.wanted_bars() | self.bars.mapped) & (1 << bar) != 0
+        (self.wanted_bars() | self.bars.mapped | self.bars.coming) & (1 << bar) != 0
     }
 }
 

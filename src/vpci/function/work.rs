@@ -22,9 +22,12 @@ pub(in crate::vpci) struct Mapping {
 }
 
 /// What is to be done outside the lock.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::vpci) enum Work {
-    Decode { disable: BarSet, enable: [Option<Mapping>; ALL] },
+    /// These BARs are to be unmapped; what is to be mapped then, `mappings` tells.
+    Decode {
+        disable: BarSet,
+    },
     Vector(u16, VectorWork),
     Intx(Level),
     BusMaster(Switch),
@@ -42,18 +45,13 @@ impl Model {
             Effect::Decode => {
                 let wanted = self.wanted_bars();
                 let disable = self.bars.mapped & !wanted;
-                let coming = wanted & !self.bars.mapped;
-                if disable == 0 && coming == 0 {
+                let enable = wanted & !self.bars.mapped;
+                if disable == 0 && enable == 0 {
                     self.settle_decoding();
                     return None;
                 }
-                let mut enable = [const { None }; ALL];
-                for (number, place) in
-                    (0..).zip(&mut enable).filter(|(number, _)| coming & (1 << number) != 0)
-                {
-                    *place = self.mapping(number);
-                }
-                Work::Decode { disable, enable }
+                self.bars.coming = enable;
+                Work::Decode { disable }
             }
             Effect::Vectors => {
                 let (vector, work) = self.interrupts.next_work()?;
@@ -75,6 +73,17 @@ impl Model {
             Effect::VirtualFunctions => Work::VirtualFunctions(self.virtual_functions),
             Effect::Device => Work::Device(core::mem::take(&mut self.wishes)),
         })
+    }
+
+    /// What is to be mapped of the BARs that are coming.
+    pub(super) fn mappings(&self) -> [Option<Mapping>; ALL] {
+        let mut mappings = [const { None }; ALL];
+        for (number, place) in
+            (0..).zip(&mut mappings).filter(|(number, _)| self.bars.coming & (1 << number) != 0)
+        {
+            *place = self.mapping(number);
+        }
+        mappings
     }
 
     fn mapping(&self, number: u8) -> Option<Mapping> {
@@ -106,12 +115,14 @@ impl Model {
 
     /// What was to be done for decoding has been done: these BARs are mapped now, or refused and reported.
     pub(super) fn decoded(&mut self, disabled: BarSet, enabled: BarSet) {
+        self.bars.coming = 0;
         self.bars.mapped = self.bars.mapped & !disabled | enabled;
         self.settle_decoding();
     }
 
     /// What was to be mapped could not be: decoding is off, but for what is still mapped.
     pub(super) fn not_decoded(&mut self, disabled: BarSet) {
+        self.bars.coming = 0;
         self.bars.mapped &= !disabled;
         self.show_what_is();
         self.command.give_up_decoding();

@@ -7,6 +7,6 @@ mod space;
 
 pub use access::Outcomes;
 pub use behind::Behind;
-pub(in crate::vpci) use register::all_bits;
 pub use register::{At, Invalid, Masks, Read, Register, RegisterError, Write};
+pub(in crate::vpci) use register::{all_bits, bits_if};
 pub use space::Space;
