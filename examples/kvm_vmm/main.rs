@@ -13,7 +13,7 @@
 //! |---|---|
 //! | `devices` | two devices that are all software |
 //! | `platform` | the platform of a VMM that has no other devices |
-//! | `wiring`, `irqfd` | interrupts and mappings; the irqfd as an attachment |
+//! | `wiring` | interrupts as irqfds, BARs as memory slots |
 //! | `exits` | from an exit to the bus |
 //! | `hypervisor`, `kvm`, `memory` | what runs the guest |
 //! | `story` | the VMM's side, and all checks |
@@ -26,7 +26,6 @@ mod devices;
 mod exits;
 mod guest;
 mod hypervisor;
-mod irqfd;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod kvm;
 mod memory;

@@ -64,7 +64,7 @@ impl Story {
     pub(crate) fn new(hypervisor: Arc<dyn Hypervisor>) -> Checked<(Self, Panel)> {
         let machine = Lifecycle::new(Vmm::new()).map_err(text)?;
         let domain = machine.create_domain(GUEST).map_err(text)?;
-        let wires = Wires::new(hypervisor.clone(), domain.clone());
+        let wires = Wires::new(hypervisor.clone());
         let bars = BarMap::new(&[AddressRange::memory(WINDOW)], &[]).map_err(text)?;
         let layout = Layout { ecam: &[], extended: ExtendedRegisters::Absent, bars };
         let bus = GuestBus::new(domain, wires, layout).map_err(text)?;

@@ -1,18 +1,17 @@
 //! What the guest's bus asks of this VMM: interrupts and mappings.
+//!
+//! Whatever is set up here the bus takes back when the guest loses the device: live vectors and mapped BARs end with
+//! the vPCI, which is an attachment of the device, and each live vector counts as one.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use pcidevs::lifecycle::Guest;
 use pcidevs::platform::HookError;
-use pcidevs::vpci::{Piece, Target, VectorWork, Wiring};
+use pcidevs::vpci::{Message, Piece, Target, VectorWork, Wiring};
 use pcidevs::{Errno, Sbdf};
 
 use super::hypervisor::{Hypervisor, Line};
-use super::irqfd::{AttachedIrqfd, Irqfd};
 use super::memory::Memory;
-use super::platform::Vmm;
 
 /// Lines below are those of the interrupt controllers' pins.
 const FIRST_LINE: u32 = 24;
@@ -20,86 +19,73 @@ const FIRST_LINE: u32 = 24;
 /// Between the guest's devices and the hypervisor.
 pub(crate) struct Wires {
     hypervisor: Arc<dyn Hypervisor>,
-    guest: Guest<Vmm>,
-    /// The irqfds of vectors. They are the attachments' own, and end with them.
-    irqfds: Mutex<HashMap<(Sbdf, u16), Weak<Irqfd>>>,
-    next_line: AtomicU32,
+    /// The lines of vectors that are live.
+    lines: Mutex<HashMap<(Sbdf, u16), Line>>,
     /// The memory behind BARs that are mapped directly.
     shared: Mutex<HashMap<(Sbdf, u8), Memory>>,
-    /// What the VMM would write to its log.
+    /// What a VMM would write to its log.
     failures: Mutex<Vec<HookError>>,
 }
 
 const NOT_SHARED: HookError = HookError::new(Errno::ENODEV, "no memory is behind this BAR");
 const NOT_WHOLE: HookError = HookError::new(Errno::EINVAL, "only whole BARs are mapped here");
+const NOT_LIVE: HookError = HookError::new(Errno::ENODEV, "the vector is not live");
 
 impl Wires {
-    pub(crate) fn new(hypervisor: Arc<dyn Hypervisor>, guest: Guest<Vmm>) -> Self {
-        Self {
-            hypervisor,
-            guest,
-            irqfds: Mutex::default(),
-            next_line: AtomicU32::new(FIRST_LINE),
-            shared: Mutex::default(),
-            failures: Mutex::default(),
-        }
+    pub(crate) fn new(hypervisor: Arc<dyn Hypervisor>) -> Self {
+        Self { hypervisor, lines: Mutex::default(), shared: Mutex::default(), failures: Mutex::default() }
     }
 
     /// What is behind a directly mapped BAR.
     pub(crate) fn share(&self, device: Sbdf, bar: u8, memory: Memory) {
-        self.shared.lock().unwrap_or_else(PoisonError::into_inner).insert((device, bar), memory);
+        locked(&self.shared).insert((device, bar), memory);
     }
 
     /// What could not be done so far.
     pub(crate) fn failures(&self) -> Vec<HookError> {
-        self.failures.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        locked(&self.failures).clone()
     }
 
-    fn irqfd(&self, target: Target, vector: u16) -> Option<Arc<Irqfd>> {
-        let irqfds = self.irqfds.lock().unwrap_or_else(PoisonError::into_inner);
-        irqfds.get(&(target.device, vector)).and_then(Weak::upgrade)
+    /// A vector is live from now on, or sends something else.
+    fn route(&self, vector: (Sbdf, u16), message: Message) -> Result<(), HookError> {
+        let mut lines = locked(&self.lines);
+        let is_taken = |line: &Line| lines.values().any(|taken| taken == line);
+        let known = lines.get(&vector).copied();
+        let free = || (FIRST_LINE..).map(Line).find(|line| !is_taken(line));
+        let line = known.or_else(free).ok_or(NOT_LIVE)?;
+        self.hypervisor.connect(line, message)?;
+        lines.insert(vector, line);
+        Ok(())
     }
 
-    /// Makes the irqfd of a vector, as an attachment of its device: whatever ends the guest's binding disconnects it.
-    fn attach_irqfd(&self, target: Target, vector: u16) -> Result<Arc<Irqfd>, HookError> {
-        let line = Line(self.next_line.fetch_add(1, Ordering::Relaxed));
-        let irqfd = Irqfd::new(self.hypervisor.clone(), line);
-        let attachment = Box::new(AttachedIrqfd(irqfd.clone()));
-        let mut device = self
-            .guest
-            .lock(target.seen_at)
-            .map_err(|error| HookError::new(error.errno(), "the device is not with this guest"))?;
-        device
-            .attach(attachment)
-            .map_err(|error| HookError::new(error.reason.errno(), "the irqfd cannot be attached now"))?;
-        drop(device);
-        let mut irqfds = self.irqfds.lock().unwrap_or_else(PoisonError::into_inner);
-        irqfds.retain(|_, irqfd| irqfd.strong_count() > 0);
-        irqfds.insert((target.device, vector), Arc::downgrade(&irqfd));
-        Ok(irqfd)
+    /// It is not any more, unless this fails.
+    fn unroute(&self, vector: (Sbdf, u16)) -> Result<(), HookError> {
+        let mut lines = locked(&self.lines);
+        self.hypervisor.disconnect(*lines.get(&vector).ok_or(NOT_LIVE)?)?;
+        lines.remove(&vector);
+        Ok(())
     }
 }
 
 impl Wiring for Wires {
     fn vector(&self, target: Target, vector: u16, work: VectorWork) -> Result<(), HookError> {
-        let irqfd = self.irqfd(target, vector);
-        match (work, irqfd) {
-            (VectorWork::Route(message), Some(irqfd)) => irqfd.route(Some(message)),
-            (VectorWork::Route(message), None) => self.attach_irqfd(target, vector)?.route(Some(message)),
-            (VectorWork::Unroute, Some(irqfd)) => irqfd.route(None),
-            (VectorWork::Send(_), Some(irqfd)) => irqfd.send(),
-            // The binding is over, and the irqfd with it.
-            (VectorWork::Unroute | VectorWork::Send(_), None) => Ok(()),
+        let vector = (target.device, vector);
+        match work {
+            VectorWork::Route(message) => self.route(vector, message),
+            VectorWork::Unroute => self.unroute(vector),
+            VectorWork::Send(_) => {
+                let line = locked(&self.lines).get(&vector).copied().ok_or(NOT_LIVE)?;
+                self.hypervisor.send(line)
+            }
         }
     }
 
     fn map(&self, device: Sbdf, piece: &Piece) -> Result<(), HookError> {
-        let shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
-        let memory = shared.get(&(device, piece.id.bar)).ok_or(NOT_SHARED)?;
+        let memory = locked(&self.shared).get(&(device, piece.id.bar)).cloned().ok_or(NOT_SHARED)?;
         if (piece.offset, piece.length) != (0, memory.size()) {
             return Err(NOT_WHOLE);
         }
-        self.hypervisor.map(piece.base, memory)
+        self.hypervisor.map(piece.base, &memory)
     }
 
     fn unmap(&self, _: Sbdf, piece: &Piece) -> Result<(), HookError> {
@@ -107,6 +93,11 @@ impl Wiring for Wires {
     }
 
     fn failed(&self, _: Target, error: HookError) {
-        self.failures.lock().unwrap_or_else(PoisonError::into_inner).push(error);
+        locked(&self.failures).push(error);
     }
+}
+
+/// Only whole values are put in, so a panic of an earlier holder left nothing half done.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
