@@ -4,9 +4,9 @@
 //! and is interrupted through irqfds. Meanwhile the VMM takes a device away under it, and plugs it in again.
 //!
 //! ```text
-//! cargo run --example kvm_vmm               the story; every step is checked
-//! cargo run --example kvm_vmm -- --stand-in the same without KVM
-//! cargo run --release --example kvm_vmm -- --rate   exits per second, beside those of an empty handler
+//! cargo run --example kvm_vmm                      the story; every step is checked
+//! cargo run --example kvm_vmm -- --stand-in        the same without KVM
+//! cargo run --release --example kvm_vmm -- --rate  exits per second, beside those of an empty handler
 //! ```
 //!
 //! | file | what an embedder may want of it |
@@ -46,14 +46,21 @@ use exits::Exits;
 use stand_in::StandIn;
 use story::{Checked, Story};
 
+/// What settles the median of the rates to a percent.
+const ROUNDS: usize = 250;
+
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let result = match arguments.as_slice() {
         [] => on_kvm(),
         ["--stand-in"] => on_stand_in(),
-        ["--rate"] => rate(),
-        _ => Err("there are: no argument, --stand-in, --rate".into()),
+        ["--rate"] => rate(ROUNDS),
+        ["--rate", rounds] => match rounds.parse() {
+            Ok(rounds) if rounds > 0 => rate(rounds),
+            _ => Err(format!("{rounds} is no number of rounds")),
+        },
+        _ => Err("there are: no argument, --stand-in, --rate [ROUNDS]".into()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -110,12 +117,12 @@ fn tell(story: Story, run: impl FnOnce() -> Checked + Send + 'static) -> Checked
 }
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-fn rate() -> Checked {
-    rate::measure()
+fn rate(rounds: usize) -> Checked {
+    rate::measure(rounds)
 }
 
 #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
-fn rate() -> Checked {
+fn rate(_: usize) -> Checked {
     println!("skipped: no KVM on this system");
     Ok(())
 }
