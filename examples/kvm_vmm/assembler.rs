@@ -14,7 +14,7 @@ use super::memory::{Memory, PAGE};
 use super::program::{Condition, Instruction, Label, Program, Register};
 
 /// 64 KiB: what real mode reaches.
-pub(crate) const RAM: usize = 16 * PAGE;
+pub(crate) const RAM: u32 = 16 * PAGE;
 /// Where the program begins.
 pub(crate) const ENTRY: u32 = 0x8000;
 

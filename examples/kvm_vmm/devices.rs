@@ -5,14 +5,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use pcidevs::vpci::{Backing, Bar, Endpoint, EndpointError, Function, MsixPlace, Signals};
 
-use super::memory::PAGE;
-
 pub(crate) const DOORBELL: [u16; 2] = [0x1b34, 0x0001];
 pub(crate) const BYSTANDER: [u16; 2] = [0x1b34, 0x0002];
 
 /// In bytes: registers and the MSI-X table; memory the guest reaches without an exit.
 pub(crate) const REGISTERS: u32 = 0x2000;
-pub(crate) const SCRATCH: usize = PAGE;
+pub(crate) const SCRATCH: u32 = 0x1000;
 /// The slot of the BAR that is mapped directly.
 pub(crate) const SCRATCH_BAR: u8 = 2;
 
@@ -66,7 +64,7 @@ impl Model {
                 alive.fetch_add(1, Ordering::SeqCst);
                 Endpoint::new(vendor, device)
                     .bar(0, Bar::memory64(REGISTERS.into()))
-                    .bar(SCRATCH_BAR, Bar::memory32(PAGE as u32).prefetchable().direct())
+                    .bar(SCRATCH_BAR, Bar::memory32(SCRATCH).prefetchable().direct())
                     .power_management()
                     .msix(2, place)
                     .function_level_reset()

@@ -141,7 +141,7 @@ impl Program {
         self.add(In(Byte, DATA_PORT));
         let (next, found) = (self.here(), self.label());
         self.add(Move { to: Ebx, from: Eax });
-        self.add(Set(Eax, ENABLE | DOORBELL_SLOT * DEVICE));
+        self.add(Set(Eax, ENABLE + DOORBELL_SLOT * DEVICE));
         self.add(OrWith { to: Ebx, from: Eax });
         self.add(Move { to: Eax, from: Ebx });
         self.add(Out(Dword, ADDRESS_PORT));
@@ -248,7 +248,7 @@ impl Program {
 
     /// Selects a register of function 0 of a device number; clobbers `eax`.
     fn select(&mut self, device: u32, register: u32) {
-        self.add(Set(Eax, ENABLE | device * DEVICE | register));
+        self.add(Set(Eax, ENABLE + device * DEVICE + register));
         self.add(Out(Dword, ADDRESS_PORT));
     }
 

@@ -168,7 +168,7 @@ impl Hypervisor for Machine {
     fn map(&self, base: u64, memory: &Memory) -> Result<(), HookError> {
         let mut state = self.state();
         let is_taken = |slot: &u32| state.mapped.values().any(|(taken, _)| taken == slot);
-        let slot = (RAM_SLOT + 1..).find(|slot| !is_taken(slot)).ok_or(NOT_MAPPED)?;
+        let slot = (RAM_SLOT + 1..u32::MAX).find(|slot| !is_taken(slot)).ok_or(NOT_MAPPED)?;
         self.set_slot(slot, base, memory, memory.size()).map_err(failed("filling a memory slot"))?;
         state.mapped.insert(base, (slot, memory.clone()));
         Ok(())

@@ -47,7 +47,7 @@ use stand_in::StandIn;
 use story::{Checked, Story};
 
 /// What settles the median of the rates to a percent.
-const ROUNDS: usize = 250;
+const ROUNDS: u32 = 250;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -117,12 +117,12 @@ fn tell(story: Story, run: impl FnOnce() -> Checked + Send + 'static) -> Checked
 }
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-fn rate(rounds: usize) -> Checked {
+fn rate(rounds: u32) -> Checked {
     rate::measure(rounds)
 }
 
 #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
-fn rate(_: usize) -> Checked {
+fn rate(_: u32) -> Checked {
     println!("skipped: no KVM on this system");
     Ok(())
 }

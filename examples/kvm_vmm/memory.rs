@@ -4,19 +4,20 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use std::sync::Arc;
 
 /// What page tables can tell apart.
-pub(crate) const PAGE: usize = 4096;
+pub(crate) const PAGE: u32 = 4096;
+const DWORDS: usize = PAGE as usize / 4;
 
 /// A page. Atomic, since the guest writes it whenever it likes.
 #[repr(C, align(4096))]
-struct Page([AtomicU32; PAGE / 4]);
+struct Page([AtomicU32; DWORDS]);
 
 /// Zeroed pages with one address for as long as a clone exists.
 #[derive(Clone)]
 pub(crate) struct Memory(Arc<[Page]>);
 
 impl Memory {
-    pub(crate) fn new(size: usize) -> Self {
-        let page = || Page([const { AtomicU32::new(0) }; PAGE / 4]);
+    pub(crate) fn new(size: u32) -> Self {
+        let page = || Page([const { AtomicU32::new(0) }; DWORDS]);
         Self((0..size.div_ceil(PAGE)).map(|_| page()).collect())
     }
 
@@ -27,7 +28,7 @@ impl Memory {
 
     /// In bytes.
     pub(crate) fn size(&self) -> u64 {
-        (self.0.len() * PAGE) as u64
+        self.0.len() as u64 * u64::from(PAGE)
     }
 
     /// The 4 bytes at this offset; ones beyond the end.
@@ -54,6 +55,6 @@ impl Memory {
 
     fn dword(&self, offset: u64) -> Option<&AtomicU32> {
         let dword = usize::try_from(offset / 4).ok()?;
-        self.0.get(dword / (PAGE / 4))?.0.get(dword % (PAGE / 4))
+        self.0.get(dword / DWORDS)?.0.get(dword % DWORDS)
     }
 }

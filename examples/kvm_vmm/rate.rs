@@ -14,7 +14,7 @@ use super::story::{Checked, Story};
 const EXITS: u32 = 4_000;
 
 /// Prints both rates and their ratio. A round is two runs of each kind, in an order that a drift does not favour.
-pub(crate) fn measure(rounds: usize) -> Checked {
+pub(crate) fn measure(rounds: u32) -> Checked {
     let (_machine, mut cpu) = match Machine::new(&guest::reader()) {
         Ok(machine) => machine,
         Err(why) => {
@@ -26,7 +26,7 @@ pub(crate) fn measure(rounds: usize) -> Checked {
     let (story, _panel) = Story::new(Arc::new(StandIn::default()))?;
     let mut vcpu = story.bus().vcpu();
     with_bus(&mut cpu, &mut vcpu)?;
-    let mut ratios = Vec::with_capacity(rounds);
+    let mut ratios = Vec::new();
     let (mut all_with, mut all_without) = (Duration::ZERO, Duration::ZERO);
     for _ in 0..rounds {
         let first = with_bus(&mut cpu, &mut vcpu)?;
@@ -37,10 +37,10 @@ pub(crate) fn measure(rounds: usize) -> Checked {
         all_without += without;
     }
     ratios.sort_by(f64::total_cmp);
-    let exits = f64::from(2 * EXITS) * rounds as f64;
+    let exits = f64::from(2 * EXITS) * f64::from(rounds);
     println!("configuration reads through CF8 and CFC: {:.0} exits/s", exits / all_with.as_secs_f64());
     println!("the same guest, an empty handler: {:.0} exits/s", exits / all_without.as_secs_f64());
-    let of = |part: usize| ratios[(rounds - 1) * part / 4];
+    let of = |part: usize| ratios[(ratios.len() - 1) * part / 4];
     println!(
         "time with / without, median of {rounds} rounds: {:.4} (quartiles {:.4} to {:.4})",
         of(2),

@@ -24,7 +24,7 @@ const GUEST: DomainId = DomainId::new(1);
 /// Where the guest's memory has room for BARs.
 const WINDOW: core::ops::RangeInclusive<u64> = 0xc000_0000..=0xdfff_ffff;
 /// A guest that is silent for so long is not coming back.
-const SILENCE: Duration = Duration::from_secs(60);
+const SILENCE: Duration = Duration::from_mins(1);
 /// Who keeps the doorbell.
 const BACKEND: Holder = Holder::Named("doorbell backend");
 

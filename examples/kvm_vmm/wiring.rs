@@ -51,7 +51,7 @@ impl Wires {
         let mut lines = locked(&self.lines);
         let is_taken = |line: &Line| lines.values().any(|taken| taken == line);
         let known = lines.get(&vector).copied();
-        let free = || (FIRST_LINE..).map(Line).find(|line| !is_taken(line));
+        let free = || (FIRST_LINE..u32::MAX).map(Line).find(|line| !is_taken(line));
         let line = known.or_else(free).ok_or(NOT_LIVE)?;
         self.hypervisor.connect(line, message)?;
         lines.insert(vector, line);
