@@ -46,8 +46,8 @@ use exits::Exits;
 use stand_in::StandIn;
 use story::{Checked, Story};
 
-/// What settles the median of the rates to a percent.
-const ROUNDS: u32 = 250;
+/// What settles the ratio of the rates to a percent.
+const ROUNDS: u32 = 2_000;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
