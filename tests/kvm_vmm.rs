@@ -73,14 +73,15 @@ fn run(arguments: &[&str]) -> Output {
     Command::new(example()).args(arguments).output().expect("the example runs")
 }
 
-/// The example, which `cargo test` builds beside the tests, unless it was told to build this test alone.
+/// The example, which `cargo test` builds beside the tests; where it was told to build this test alone, an old one may be
+/// there, or none.
 fn example() -> &'static Path {
     static EXAMPLE: OnceLock<PathBuf> = OnceLock::new();
     EXAMPLE.get_or_init(|| {
         let test = env::current_exe().expect("a test has a path");
         let profile = test.parent().and_then(Path::parent).expect("tests are in PROFILE/deps");
         let example = profile.join("examples").join(format!("kvm_vmm{}", env::consts::EXE_SUFFIX));
-        if !example.exists() {
+        if is_old(&example, &test) {
             let mut build = Command::new(env!("CARGO"));
             build.args(["build", "--quiet", "--example", "kvm_vmm"]).current_dir(env!("CARGO_MANIFEST_DIR"));
             build.arg("--target-dir").arg(profile.parent().expect("a profile is in the target directory"));
@@ -91,4 +92,13 @@ fn example() -> &'static Path {
         }
         example
     })
+}
+
+/// Whether the example is older than its sources, or than this test, which is linked anew when the library changes.
+fn is_old(example: &Path, test: &Path) -> bool {
+    let changed = |path: &Path| path.metadata().and_then(|file| file.modified()).ok();
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/kvm_vmm");
+    let sources = sources.read_dir().expect("the example has sources").flatten().map(|file| file.path());
+    let newest = sources.chain([test.to_path_buf()]).filter_map(|path| changed(&path)).max();
+    changed(example) < newest
 }
