@@ -61,3 +61,8 @@ pub mod modelled {
 #[cfg(all(doctest, feature = "std"))]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// So is the guide's.
+#[cfg(all(doctest, feature = "std"))]
+#[doc = include_str!("../docs/vpci.md")]
+struct VpciGuide;

@@ -40,11 +40,16 @@ const ALL: usize = 7;
 /// # Ok::<(), pcidevs::vpci::EndpointError>(())
 /// ```
 #[derive(Clone, Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each says one thing of the device, and they are independent"
+)]
 pub struct Endpoint {
     identity: Identity,
     bars: [Option<Bar>; ALL],
     pin: u8,
     is_multifunction: bool,
+    is_bridge: bool,
     msi: Option<(u8, bool)>,
     msix: Option<(u16, MsixPlace)>,
     express: Option<PortType>,
@@ -63,6 +68,7 @@ impl Endpoint {
             bars: [None; ALL],
             pin: 0,
             is_multifunction: false,
+            is_bridge: false,
             msi: None,
             msix: None,
             express: None,
@@ -71,6 +77,16 @@ impl Endpoint {
             vendor: Vec::new(),
             first_error: None,
         }
+    }
+
+    /// An emulated root port, or a port of a switch: a type 1 header, whose bus numbers say what is behind it. See
+    /// [`Bus::add_port`](super::Bus::add_port).
+    pub const fn port(vendor: u16, device: u16, port: PortType) -> Self {
+        let mut described = Self::new(vendor, device);
+        described.identity.class = 0x06_0400;
+        described.express = Some(port);
+        described.is_bridge = true;
+        described
     }
 
     /// Its class code: base class, sub-class and programming interface, 24 bits.
@@ -112,7 +128,7 @@ impl Endpoint {
             own || before.is_some_and(|bar| bar.kind() == function::BarKind::Memory64)
         };
         let upper = (bar.kind() == function::BarKind::Memory64).then(|| slot.saturating_add(1));
-        let fault = bar.fault(slot, SLOTS).or_else(|| {
+        let fault = bar.fault(slot, self.slots()).or_else(|| {
             let taken = is_taken(slot) || upper.is_some_and(is_taken);
             taken.then_some(BarFault::SlotTaken)
         });
@@ -219,7 +235,7 @@ impl Endpoint {
         let backing: Box<dyn Backing> = try_box(device)?;
         let mut model = try_box(Model::new(backing, Viewer::Guest))?;
         let mut space = Space::new()?;
-        let rest = Rest { is_multifunction: self.is_multifunction, is_bridge: false, pin: self.pin };
+        let rest = Rest { is_multifunction: self.is_multifunction, is_bridge: self.is_bridge, pin: self.pin };
         let has_capabilities = self.parts().next().is_some();
         add_all(&mut space, function::header_registers(&self.identity, rest))?;
         add_all(&mut space, function::command_registers(has_capabilities))?;
@@ -228,12 +244,18 @@ impl Endpoint {
         chain::link_extended(&mut space, &[])?;
         // What is between the registers of a device that is all software is reserved, and reads 0.
         model.has_zero_gaps = true;
+        model.is_bridge = self.is_bridge;
         Ok(Function::new(space, model))
+    }
+
+    /// Slots for BARs.
+    const fn slots(&self) -> u8 {
+        if self.is_bridge { 2 } else { SLOTS }
     }
 
     fn add_bars(&self, space: &mut Space<Model, Effects>, model: &mut Model) -> Result<(), EndpointError> {
         let mut slot = 0;
-        while slot < SLOTS {
+        while slot < self.slots() {
             let Some(bar) = self.bars[usize::from(slot)] else {
                 space.add(function::unused_bar(slot))?;
                 slot += 1;
@@ -244,7 +266,7 @@ impl Endpoint {
                 slot += 1;
             }
         }
-        space.add(function::rom_register(false, self.bars[usize::from(ROM)]))?;
+        space.add(function::rom_register(self.is_bridge, self.bars[usize::from(ROM)]))?;
         for (place, bar) in model.bars.all.iter_mut().zip(self.bars) {
             *place = bar.map(|bar| Placed { bar, address: 0 });
         }

@@ -1,14 +1,19 @@
 //! vPCI, rule by rule: registers and how accesses meet them.
 
+mod any_access;
 mod bar_map;
 mod bar_map_reference;
 mod binding;
+mod bytes;
 mod decoding;
 mod endpoint;
 mod guest;
 mod header;
 mod interrupts;
+mod ports;
 mod reference;
 mod registers;
 mod resets;
 mod scaffold;
+mod state;
+mod storm;

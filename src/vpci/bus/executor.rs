@@ -79,7 +79,10 @@ fn carry_out<L: RawLock>(
         Work::BusMaster(to) => guarded(|| wiring.bus_master(target, to)),
         Work::Power(to) => guarded(|| wiring.power(target, to)),
         Work::Reset => reset(reach, mapper, wiring, target),
-        Work::Buses(_) => Ok(()),
+        Work::Buses(numbers) => {
+            mapper.buses.program(target.seen_at, numbers);
+            Ok(())
+        }
         Work::VirtualFunctions(count) => guarded(|| wiring.virtual_functions(target, count)),
         Work::Device(wishes) => guarded(|| wiring.wishes(target, wishes)),
     };

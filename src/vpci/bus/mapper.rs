@@ -13,6 +13,7 @@ use alloc::vec::Vec;
 use core::cell::Cell;
 use core::ops::Range;
 
+use super::buses::Buses;
 use super::routes::{Route, Routes};
 use super::waiting::{self, Waits};
 use super::wiring::{Target, Wiring};
@@ -26,11 +27,12 @@ use crate::vpci::function::{BarSet, Mapping};
 /// The most BARs a function has.
 const ALL: usize = 7;
 
-/// The BARs of one guest: the map, and the tables by which addresses find them.
+/// Where a guest's addresses lead: its BARs, the map and the tables by which they are found, and its bus numbers.
 pub(super) struct Mapper<L: RawLock> {
     state: Lock<State, L>,
     pub(super) memory: Routes,
     pub(super) ports: Routes,
+    pub(super) buses: Buses<L>,
 }
 
 struct State {
@@ -67,7 +69,7 @@ pub(super) const NOT_UNMAPPED: HookError =
 impl<L: RawLock> Mapper<L> {
     pub(super) fn new(map: BarMap) -> Self {
         let state = State { map, places: Vec::new(), asked: 0, settled: 0, is_busy: false };
-        Self { state: Lock::new(state), memory: Routes::new(), ports: Routes::new() }
+        Self { state: Lock::new(state), memory: Routes::new(), ports: Routes::new(), buses: Buses::new() }
     }
 
     /// Where the guest sees a device, if it was ever seen to have a BAR enabled.

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `vcpu` | dispatch: which device and register an address is |
 //! | `routes` | the published table by which BARs are found |
+//! | `buses` | the bus numbers that a guest gives to what is behind emulated ports |
 //! | `mapper` | the BAR map and its steps, one at a time for a guest |
 //! | `executor` | what accesses ask for, one at a time for a device |
 //! | `waiting` | waiting for what another thread carries out |
@@ -14,6 +15,7 @@
 //! the guest's BAR map, which is a leaf.
 
 mod attachment;
+mod buses;
 mod executor;
 mod mapper;
 mod routes;
@@ -23,6 +25,7 @@ mod wiring;
 
 use core::fmt;
 
+pub use buses::PortError;
 pub use vcpu::Vcpu;
 pub use wiring::{Target, Wiring};
 
@@ -31,15 +34,16 @@ use self::mapper::Mapper;
 use super::bar_map::BarMap;
 use super::capability::Signals;
 use super::decode::{Ecam, ExtendedRegisters};
-use super::function::{Asked, Function};
+use super::function::{Asked, Function, RestoreError};
 use super::registers::all_bits;
-use crate::address::Sbdf;
+use crate::address::{self, Sbdf};
+use crate::errno::Errno;
 use crate::lifecycle::Device;
 use crate::memory;
 use crate::memory::NoMemory;
 use crate::platform::{Platform, Width};
 use crate::refcount::Holder;
-use crate::registry::{Domain, Handle, Hold, Locked};
+use crate::registry::{AccessError, Domain, Handle, Hold, Locked};
 use crate::sync::{AtomicU32, RawLock, with_default_lock};
 
 /// Data that has a function in it: what an embedder keeps per device.
@@ -123,6 +127,12 @@ impl<D: Modelled, W: Wiring, L: RawLock> Bus<D, W, L> {
         Vcpu::new(self.clone())
     }
 
+    /// There is an emulated port at this address. What is behind it is to be assigned to addresses on the bus `behind`,
+    /// which is theirs whatever number the guest gives it; the guest finds them once it has programmed the port.
+    pub fn add_port(&self, at: Sbdf, behind: address::Bus) -> Result<(), PortError> {
+        self.shared.mapper.buses.add(at, behind)
+    }
+
     /// Reads configuration space of the device that the guest sees at this address; ones if there is none.
     #[inline]
     pub fn config_read(&self, at: Sbdf, offset: u16, width: Width) -> u32 {
@@ -161,6 +171,14 @@ impl<D: Modelled, W: Wiring, L: RawLock> Bus<D, W, L> {
         self.access(at, |function| function.signal(signal))
     }
 
+    /// Gives a device the state that was saved of one like it, and brings the outside to it.
+    pub fn restore(&self, at: Sbdf, state: &[u8]) -> Result<Written<D, W, L>, RestoreFailed> {
+        let mut device = self.shared.domain.lock(at)?;
+        let function = device.function().as_mut().ok_or(RestoreFailed::NoFunction)?;
+        let asked = function.restore(state)?;
+        Ok(self.carry_out(at, device, asked))
+    }
+
     #[inline]
     fn access(&self, at: Sbdf, access: impl FnOnce(&mut Function) -> Asked) -> Written<D, W, L> {
         let Ok(mut device) = self.shared.domain.lock(at) else { return Written::Done };
@@ -194,6 +212,32 @@ impl<D, W, L: RawLock> Clone for Bus<D, W, L> {
 impl<D, W, L: RawLock> fmt::Debug for Bus<D, W, L> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Bus").field(&self.shared.domain).finish()
+    }
+}
+
+/// A state was not restored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RestoreFailed {
+    /// The device cannot be reached (ENODEV, EDEADLK).
+    #[error(transparent)]
+    Access(#[from] AccessError),
+    /// The guest sees no function there (ENODEV).
+    #[error("the device has no function for this guest")]
+    NoFunction,
+    /// The state does not fit (as [`RestoreError::errno`]).
+    #[error(transparent)]
+    State(#[from] RestoreError),
+}
+
+impl RestoreFailed {
+    /// What a C caller gets.
+    pub const fn errno(&self) -> Errno {
+        match self {
+            Self::Access(error) => error.errno(),
+            Self::NoFunction => Errno::ENODEV,
+            Self::State(error) => error.errno(),
+        }
     }
 }
 

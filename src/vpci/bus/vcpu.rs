@@ -4,6 +4,7 @@ use super::routes::{Found, Remembered, Routes};
 use super::wiring::Wiring;
 use super::{Bus, Modelled, Written};
 use crate::address::Sbdf;
+use crate::platform::Width;
 use crate::sync::{Ordering, RawLock, with_default_lock};
 use crate::vpci::bar_map::BarSpace;
 use crate::vpci::decode::{ADDRESS_PORT, AddressPort, DATA_PORT, parts};
@@ -22,8 +23,17 @@ with_default_lock! {
 
 /// Where an access to memory or ports goes.
 enum Way {
-    Config { at: Sbdf, offset: u16 },
-    Bar { at: Sbdf, bar: u8, offset: u64 },
+    Config {
+        at: Sbdf,
+        offset: u16,
+    },
+    Bar {
+        at: Sbdf,
+        bar: u8,
+        offset: u64,
+    },
+    /// Configuration space of a bus that is not there.
+    NoBus,
     Nowhere,
 }
 
@@ -43,6 +53,7 @@ impl<D: Modelled, W: Wiring, L: RawLock> Vcpu<D, W, L> {
         match self.way_of_memory(address) {
             Way::Config { at, offset } => self.ecam_read(at, offset, data),
             Way::Bar { at, bar, offset } => self.bus.bar_read(at, bar, offset, data),
+            Way::NoBus => data.fill(0xff),
             Way::Nowhere => return false,
         }
         true
@@ -54,6 +65,7 @@ impl<D: Modelled, W: Wiring, L: RawLock> Vcpu<D, W, L> {
         match self.way_of_memory(address) {
             Way::Config { at, offset } => self.ecam_write(at, offset, data),
             Way::Bar { at, bar, offset } => self.bus.bar_write(at, bar, offset, data),
+            Way::NoBus => Written::Done,
             Way::Nowhere => Written::Elsewhere,
         }
     }
@@ -64,7 +76,7 @@ impl<D: Modelled, W: Wiring, L: RawLock> Vcpu<D, W, L> {
         match port {
             DATA_PORT..=0xcff => {
                 data.fill(0xff);
-                if let Some((at, offset, width)) = self.address_port().locate(port - DATA_PORT, data.len()) {
+                if let Some((at, offset, width)) = self.cycle(port - DATA_PORT, data.len()) {
                     let value = self.bus.config_read(at, offset, width).to_le_bytes();
                     // As wide as `locate` has found it.
                     data.iter_mut().zip(value).for_each(|(place, byte)| *place = byte);
@@ -82,7 +94,7 @@ impl<D: Modelled, W: Wiring, L: RawLock> Vcpu<D, W, L> {
     #[inline]
     pub fn io_write(&mut self, port: u16, data: &[u8]) -> Written<D, W, L> {
         match port {
-            DATA_PORT..=0xcff => match self.address_port().locate(port - DATA_PORT, data.len()) {
+            DATA_PORT..=0xcff => match self.cycle(port - DATA_PORT, data.len()) {
                 Some((at, offset, width)) => self.bus.config_write(at, offset, width, value_of(data)),
                 None => Written::Done,
             },
@@ -93,14 +105,18 @@ impl<D: Modelled, W: Wiring, L: RawLock> Vcpu<D, W, L> {
             }
             _ => match self.way_of_ports(port) {
                 Way::Bar { at, bar, offset } => self.bus.bar_write(at, bar, offset, data),
-                Way::Config { .. } | Way::Nowhere => Written::Elsewhere,
+                Way::Config { .. } | Way::NoBus | Way::Nowhere => Written::Elsewhere,
             },
         }
     }
 
-    fn address_port(&self) -> AddressPort {
+    /// The configuration cycle that an access to the data port is, if it is one and finds a bus.
+    #[inline]
+    fn cycle(&self, offset: u16, length: usize) -> Option<(Sbdf, u16, Width)> {
         let address = self.bus.shared.address.load(Ordering::Relaxed);
-        AddressPort::holding(address, self.bus.shared.extended)
+        let port = AddressPort::holding(address, self.bus.shared.extended);
+        let (named, offset, width) = port.locate(offset, length)?;
+        Some((self.bus.shared.mapper.buses.home(named)?, offset, width))
     }
 
     fn port_bar_read(&mut self, port: u16, data: &mut [u8]) -> bool {
@@ -136,8 +152,11 @@ impl<D: Modelled, W: Wiring, L: RawLock> Vcpu<D, W, L> {
     #[inline]
     fn way_of_memory(&mut self, address: u64) -> Way {
         for window in &self.bus.shared.ecam {
-            if let Some((at, offset)) = window.locate(address) {
-                return Way::Config { at, offset };
+            if let Some((named, offset)) = window.locate(address) {
+                return match self.bus.shared.mapper.buses.home(named) {
+                    Some(at) => Way::Config { at, offset },
+                    None => Way::NoBus,
+                };
             }
         }
         let mapper = &self.bus.shared.mapper;

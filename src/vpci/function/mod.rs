@@ -11,6 +11,7 @@ mod command;
 mod effect;
 mod header;
 mod model;
+mod state;
 mod work;
 
 use alloc::boxed::Box;
@@ -27,6 +28,8 @@ pub use header::Identity;
 pub(in crate::vpci) use header::{Rest, registers as header_registers};
 pub(in crate::vpci) use model::Model;
 pub use model::Viewer;
+pub use state::RestoreError;
+pub(in crate::vpci) use state::{Reader, save_message};
 pub(in crate::vpci) use work::{Mapping, Work};
 
 use super::capability::msix::Part;
@@ -209,6 +212,7 @@ impl Function {
     pub(super) fn unveil(&mut self) {
         self.state = State::Answers;
         let all = Effects::from(Effect::Decode).and(Effect::Vectors).and(Effect::Intx);
+        let all = all.and_if(self.model.is_bridge, Effect::Buses);
         // Whoever unveils it carries them out.
         let _asked = self.queue.ask(Asked::NOTHING, all);
     }
@@ -272,6 +276,10 @@ impl Function {
         model.device_control = 0;
         model.virtual_functions = 0;
         self.queue.clear();
+        if model.is_bridge {
+            // Whoever resets it goes on to carry out what is asked for.
+            let _asked = self.queue.ask(Asked::NOTHING, Effect::Buses.into());
+        }
         let ran = shielded(&mut self.state, || model.backing.reset());
         if ran.is_some() {
             self.state = State::Answers;

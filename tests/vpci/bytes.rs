@@ -1,0 +1,123 @@
+//! A model of stored registers that knows bytes and nothing else, and what to compare with it.
+
+use pcidevs::platform::Width::{self, Byte};
+use pcidevs::vpci::{Masks, Register, RegisterError, Space};
+
+/// One byte of configuration space: its value, and what each of its bits is.
+#[derive(Clone, Copy, Default)]
+struct Bits {
+    value: u8,
+    ro: u8,
+    rw1c: u8,
+    reserved: u8,
+    zero: u8,
+    /// Where its register begins, and how many bytes that has.
+    register: Option<(u16, u16)>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Step {
+    Add(u16, Width, u32, Masks),
+    Remove(u16, u16),
+    Read(u16, Width),
+    Write(u16, Width, u32),
+}
+
+/// A few dozen bytes, so that things meet.
+pub(crate) const BYTES: u16 = 48;
+
+struct Reference([Bits; BYTES as usize + 16]);
+
+impl Reference {
+    fn add(&mut self, at: u16, width: Width, value: u32, masks: Masks) -> Result<(), RegisterError> {
+        let bytes = at..at + width as u16;
+        if let Some((start, _)) = bytes.clone().find_map(|byte| self.0[usize::from(byte)].register) {
+            return Err(RegisterError::Exists(start));
+        }
+        for (byte, shift) in bytes.zip(0..) {
+            let part = |mask: u32| mask.to_le_bytes()[shift];
+            self.0[usize::from(byte)] = Bits {
+                value: part(value),
+                ro: part(masks.ro),
+                rw1c: part(masks.rw1c),
+                reserved: part(masks.rsvdp),
+                zero: part(masks.rsvdz),
+                register: Some((at, width as u16)),
+            };
+        }
+        Ok(())
+    }
+
+    fn remove(&mut self, from: u16, to: u16) -> Result<(), RegisterError> {
+        for byte in from..to {
+            if let Some((start, length)) = self.0[usize::from(byte)].register
+                && (start < from || start + length > to)
+            {
+                return Err(RegisterError::PartialOverlap(start));
+            }
+        }
+        for byte in from..to {
+            self.0[usize::from(byte)] = Bits::default();
+        }
+        Ok(())
+    }
+
+    fn read(&self, at: u16, width: Width) -> u32 {
+        let byte = |byte: u16| match self.0[usize::from(at + byte)] {
+            Bits { register: None, .. } => 0xff,
+            Bits { value, reserved, zero, .. } => value & !(reserved | zero),
+        };
+        (0..width as u16).map(|offset| u32::from(byte(offset)) << (8 * offset)).sum()
+    }
+
+    fn write(&mut self, at: u16, width: Width, value: u32) {
+        let written = |byte: u16| {
+            let offset = byte.checked_sub(at).filter(|offset| *offset < width as u16)?;
+            Some(value.to_le_bytes()[usize::from(offset)])
+        };
+        // A register that is met is written as a whole: what no byte of the access is for, too.
+        for place in 0..BYTES + 16 {
+            let Bits { register: Some((start, length)), value, ro, rw1c, reserved, zero } =
+                self.0[usize::from(place)]
+            else {
+                continue;
+            };
+            if (start..start + length).all(|byte| written(byte).is_none()) {
+                continue;
+            }
+            let (kept, cleared) = (ro | reserved, written(place).unwrap_or(0) & rw1c);
+            let plain = match written(place) {
+                Some(new) => new & !(kept | rw1c | zero),
+                None => value & !(kept | rw1c | zero),
+            };
+            self.0[usize::from(place)].value = plain | value & kept | value & rw1c & !cleared;
+        }
+    }
+}
+
+/// Takes the steps with registers and with the model; says where they differ.
+pub(crate) fn play(steps: &[Step]) -> Result<(), String> {
+    let mut space = Space::<(), ()>::new().map_err(|error| error.to_string())?;
+    let mut reference = Reference([Bits::default(); BYTES as usize + 16]);
+    for (number, step) in steps.iter().enumerate() {
+        let is_same = match *step {
+            Step::Add(at, width, value, masks) => {
+                let register = Register::value(at, width, value).masked(masks);
+                space.add(register) == reference.add(at, width, value, masks)
+            }
+            Step::Remove(from, to) => space.remove(from..to) == reference.remove(from, to),
+            Step::Read(at, width) => space.read(&mut (), at, width) == reference.read(at, width),
+            Step::Write(at, width, value) => {
+                reference.write(at, width, value);
+                space.write(&mut (), at, width, value).is_empty()
+            }
+        };
+        let differs = (0..BYTES).find(|at| space.read(&mut (), *at, Byte) != reference.read(*at, Byte));
+        if let (false, _) | (_, Some(_)) = (is_same, differs) {
+            return Err(format!(
+                "step {number}, {step:?}: answers agree: {is_same}; first byte that differs: {differs:?}"
+            ));
+        }
+    }
+    Ok(())
+}
