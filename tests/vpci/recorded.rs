@@ -74,7 +74,9 @@ impl Bytes {
     pub(crate) fn capabilities(&self) -> Vec<(u16, u8)> {
         let mut found: Vec<(u16, u8)> = Vec::new();
         let mut next = if self.u16(6) & 0x10 == 0 { 0 } else { self.u8(0x34) & !3 };
-        while next >= 0x40 && self.u8(next.into()) != 0xff && !found.iter().any(|(at, _)| *at == next.into())
+        while next >= 0x40
+            && self.u8(next.into()) != 0xff
+            && !found.iter().any(|(at, _)| *at == u16::from(next))
         {
             found.push((next.into(), self.u8(next.into())));
             next = self.u8(usize::from(next) + 1) & !3;

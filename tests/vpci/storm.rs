@@ -11,7 +11,7 @@ use pcidevs::device::PortType;
 use pcidevs::platform::{HookError, Width};
 use pcidevs::vpci::{
     AddressRange, Backing, Bar, BarMap, Bus, Ecam, Endpoint, ExtendedRegisters, Function, Layout, MsixPlace,
-    Piece, Signals, Target, VectorWork, Wiring,
+    Piece, Signals, Target, VectorWork, Wiring, Written,
 };
 use pcidevs::{DomainId, Errno, Member, Owner, Registry, Sbdf};
 
@@ -163,7 +163,7 @@ pub(crate) fn play(steps: &[Step]) -> Result<(), String> {
         match what % 12 {
             0 => {
                 let is_pci = vcpu.mmio_read(config, &mut data[..length]);
-                let is_whole = is_pci && offset & 0xfff == 0 && length == 2;
+                let is_whole = is_pci && offset.is_multiple_of(0x1000) && length == 2;
                 if is_whole && data[..2] != [device, 0x10] && data[..2] != [0xff, 0xff] {
                     return Err(format!("step {number}: another device's identity, {data:x?}"));
                 }
@@ -186,7 +186,7 @@ pub(crate) fn play(steps: &[Step]) -> Result<(), String> {
             _ => {
                 if let Some(state) = &saved {
                     // Another device's state, or one that has BARs mapped: refused, which is fine.
-                    let _refused = bus.restore(seen(device), state).map(|written| written.wait());
+                    let _refused = bus.restore(seen(device), state).map(Written::wait);
                 }
             }
         }

@@ -19,6 +19,10 @@ pub struct Target {
 ///
 /// - *When*: after the access that asked for it, on a thread that accessed the device, with no lock held and the device
 ///   kept by a use named "vPCI effect". So a hook may block; it may access other devices, and the registry.
+/// - *Transitions*: the guest may use a device from the instant of its assignment on, which is before that transition
+///   lets go of it; and one that takes it away waits for the hook under way. So in a hook a transition of this device may
+///   be `Busy`, and [`attach`](crate::Locked::attach) refused, and neither may be waited for. There is nothing
+///   to attach: what these hooks set up the bus takes back through them when the binding ends.
 /// - *Order*: for one device one hook at a time, in the order of the accesses; maps and unmaps of one guest are one at
 ///   a time, since one may uncover what another covered.
 /// - *Errors*: what could not be mapped is not decoded, and the guest reads so; what could not be unmapped or unrouted
