@@ -115,6 +115,8 @@ sites! {
     ReserveChecksKept = "reserve-checks-kept",
     /// Release of who takes a mark away: pairs with the Acquire of the next device's opener.
     MarksRelease = "marks-release",
+    /// Release of who destroys a device and takes its marks away: as above, for who still finds it gone.
+    MarksAwayRelease = "marks-away-release",
     /// Acquire of the look whether an address is kept: pairs with the Release of who frees it.
     MarksAcquire = "marks-acquire",
     /// Release of opening a device again whose teardown failed: pairs with the Acquire of get and locked access.
