@@ -87,7 +87,7 @@ fn what_was_removed_is_used_again() {
         space.add(Register::value(offset, Dword, round.into())).unwrap();
         let next = (offset + 4) % 4096;
         space.add(Register::value(next, Byte, 1)).unwrap();
-        assert_eq!(space.read(&mut model, offset, Dword), round.into());
+        assert_eq!(space.read(&mut model, offset, Dword), u32::from(round));
         space.remove(offset..offset + 4).unwrap();
         space.remove(next..next + 4).unwrap();
     }
