@@ -47,6 +47,11 @@ impl Directory {
         fs::create_dir_all(&folder).map_err(errno)?;
         Ok(Self(folder))
     }
+
+    /// A folder that is not made if there is none: then it is empty.
+    pub fn existing(folder: impl Into<PathBuf>) -> Self {
+        Self(folder.into())
+    }
 }
 
 impl Store for Directory {

@@ -18,3 +18,4 @@ mod recovery;
 mod scaffold;
 mod status;
 mod stuck;
+mod vanishing;

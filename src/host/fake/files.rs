@@ -1,5 +1,7 @@
 //! Which file is which.
 
+use std::sync::MutexGuard;
+
 use super::binding::{Touch, nth_virtual};
 use super::function::Function;
 use super::{Content, Fake, Machine};
@@ -88,6 +90,18 @@ fn modalias(function: &Function) -> String {
     format!("pci:v{vendor:08X}d{device:08X}sv00000000sd00000000bc{base:02X}sc{sub:02X}i{interface:02X}\n")
 }
 
+/// Asks the kernel that this is a copy of, about what was not copied.
+fn behind<R>(
+    machine: MutexGuard<'_, Machine>,
+    place: &Place,
+    ask: impl FnOnce(&dyn Kernel) -> Result<R, Errno>,
+) -> Result<R, Errno> {
+    let behind = machine.behind.clone();
+    drop(machine);
+    let is_copied = place.root() == Root::Sys && place.path().starts_with("bus/pci/");
+    behind.filter(|_| !is_copied).map_or(Err(Errno::ENOENT), |kernel| ask(&*kernel))
+}
+
 impl Fake {
     pub(super) fn write_file(&self, path: &str, bytes: &[u8]) -> Result<(), Errno> {
         if path == "bus/pci/drivers_probe" {
@@ -152,7 +166,7 @@ impl Kernel for Fake {
                 };
                 machine.text(address, file)?
             }
-            _ => return Err(Errno::ENOENT),
+            _ => return behind(machine, place, |kernel| kernel.read(place, limit)),
         };
         if bytes.len() > limit { Err(Errno::EFBIG) } else { Ok(bytes) }
     }
@@ -195,7 +209,7 @@ impl Kernel for Fake {
             (Some(Content::Failure(errno)), ..) => Err(*errno),
             (Some(_), ..) => Err(Errno::EINVAL),
             (None, Root::Sys, Some((address, file))) => machine.link(address, file),
-            _ => Err(Errno::ENOENT),
+            _ => behind(machine, place, |kernel| kernel.read_link(place)),
         }
     }
 
@@ -206,9 +220,12 @@ impl Kernel for Fake {
             Some(Content::Names(names)) => names.clone(),
             Some(Content::Failure(errno)) => return Err(*errno),
             Some(Content::Bytes(_)) => return Err(Errno::new(20)),
-            None if place.root() == Root::Sys => machine.names(place.path())?,
-            // Also what a link leads to, unless the test has put a folder there.
-            Some(Content::Link(_)) | None => return Err(Errno::ENOENT),
+            // What a link leads to, unless the test has put a folder there.
+            Some(Content::Link(_)) => return Err(Errno::ENOENT),
+            None => match machine.names(place.path()).ok().filter(|_| place.root() == Root::Sys) {
+                Some(names) => names,
+                None => return behind(machine, place, |kernel| kernel.list(place, limit)),
+            },
         };
         names.sort_unstable();
         names.truncate(limit);
@@ -221,6 +238,10 @@ impl Kernel for Fake {
             let driver = function.driver.as_ref().and_then(|driver| machine.drivers.get(driver));
             function.is.group == Some(group.0) && driver.is_some_and(|driver| driver.is_vfio)
         };
+        let behind = machine.behind.as_ref().map(|kernel| kernel.open_group(group).map(drop));
+        if behind == Some(Err(Errno::EBUSY)) {
+            return Err(Errno::EBUSY);
+        }
         if machine.hides_groups {
             return Err(Errno::ENOENT);
         }
@@ -236,6 +257,7 @@ impl Kernel for Fake {
     }
 
     fn load_module(&self, name: &str) -> Result<(), Errno> {
+        self.strike(&format!("modprobe {name}"))?;
         let mut machine = self.machine();
         let driver = machine.modules.get(name).cloned().ok_or(Errno::ENOENT)?;
         machine.drivers.insert(name.into(), driver);

@@ -12,8 +12,10 @@
 //! | `files` | which file is which |
 //! | `script` | writes that fail, crashes, and what was written |
 //! | `disk` | the store |
+//! | `copy` | a copy of a real machine, to try things on |
 
 mod binding;
+mod copy;
 mod disk;
 mod files;
 mod function;
@@ -70,6 +72,8 @@ struct Machine {
     open_groups: BTreeSet<u32>,
     /// There are files for devices only.
     hides_groups: bool,
+    /// The kernel it was copied from, for what was not.
+    behind: Option<Arc<dyn Kernel>>,
     /// What a test has put somewhere: it is there whatever the machine says.
     files: BTreeMap<(Root, String), Content>,
 }

@@ -109,6 +109,9 @@ pub enum HostError {
     /// The journal cannot be relied on, so nothing is written (EROFS).
     #[error("read-only: {0}")]
     ReadOnly(JournalDamage),
+    /// This one only looks, while another manager may be at work (EROFS).
+    #[error("this manager only looks")]
+    Observer,
     /// The journal could not be written; nothing has been done (its number).
     #[error("the journal cannot be written: {0}")]
     Journal(Errno),
@@ -191,7 +194,7 @@ impl HostError {
             Self::UnsupportedDriver(_) => Errno::EOPNOTSUPP,
             Self::Broken { .. } => Errno::EBADF,
             // EROFS
-            Self::ReadOnly(_) => Errno::new(30),
+            Self::ReadOnly(_) | Self::Observer => Errno::new(30),
             Self::Journal(errno)
             | Self::Unreadable { errno, .. }
             | Self::Locked(LockRefused::Failed(errno)) => *errno,

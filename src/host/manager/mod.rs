@@ -23,7 +23,7 @@ pub use status::{HostState, HostStatus};
 use super::book::locked;
 use super::function;
 use super::guards;
-use super::journal::{JournalDamage, Records};
+use super::journal::Records;
 use super::kernel::Kernel;
 use super::name::GuestName;
 use super::operation::{Current, Operation};
@@ -72,7 +72,7 @@ pub struct HostManager {
     lifecycle: Lifecycle<HostPlatform>,
     guests: Mutex<Guests>,
     /// Why nothing may be written.
-    read_only: Option<JournalDamage>,
+    read_only: Option<HostError>,
     _locked: Option<Box<dyn Locked>>,
 }
 
@@ -89,8 +89,8 @@ impl HostManager {
         self.core.book.records().get(&device).cloned()
     }
 
-    /// How many uses the engine counts, of all devices together: none while nothing is under way, but one of a physical
-    /// function or a bridge for each device that depends on it.
+    /// How many uses the engine counts, of all devices together. While nothing is under way: one for each device that a
+    /// guest has, and one of a physical function or a bridge for each device that depends on it.
     pub fn uses(&self) -> u32 {
         self.lifecycle.devices().map(|device| device.status.uses).sum()
     }
@@ -225,7 +225,7 @@ impl HostManager {
 
     /// Nothing may be written while the journal is in doubt.
     fn check_writable(&self) -> Result<(), HostError> {
-        self.read_only.clone().map_or(Ok(()), |damage| Err(HostError::ReadOnly(damage)))
+        self.read_only.clone().map_or(Ok(()), Err)
     }
 
     /// What every request must be: devices, each once, that are there and can be written to.

@@ -83,9 +83,25 @@ impl HostManager {
         let lifecycle = Lifecycle::new(HostPlatform::new(core.clone()))?;
         Self::listen(&core, &lifecycle)?;
         let guests = Mutex::new(Guests::default());
+        let read_only = read_only.map(HostError::ReadOnly);
         let manager = Self { core, lifecycle, guests, read_only, _locked: Some(locked) };
         manager.populate(&mut recovery)?;
         Ok((manager, recovery))
+    }
+
+    /// Looks, also while another manager is at work: takes no lock, recovers and writes nothing. What it shows is what
+    /// the journal said when this was called.
+    pub fn observe(kernel: Arc<dyn Kernel>, store: Arc<dyn Store>) -> Result<(Self, Recovery), HostError> {
+        let boot = boot_id(&*kernel).map_err(HostError::unreadable("read the boot id"))?;
+        let loaded = journal::load(&*store);
+        let records = if loaded.boot_id == boot { loaded.records.clone() } else { Records::new() };
+        let recovery = Recovery { damage: loaded.damage.clone(), ..Recovery::default() };
+        let Options { write_deadline, reset } = Options::default();
+        let book = Book::new(store, boot, loaded.journal(), records);
+        let core = Arc::new(Core::new(Writer::new(kernel, write_deadline), book, reset));
+        let lifecycle = Lifecycle::new(HostPlatform::new(core.clone()))?;
+        let (guests, read_only) = (Mutex::new(Guests::default()), Some(HostError::Observer));
+        Ok((Self { core, lifecycle, guests, read_only, _locked: None }, recovery))
     }
 
     /// Tells the engine what is there, and with whom it is. Nothing is written to the kernel.

@@ -54,7 +54,8 @@ impl HostManager {
     pub fn status(&self, device: Sbdf) -> Option<HostStatus> {
         let records = self.core.book.records();
         let is_known = records.contains_key(&device) || self.lifecycle.lock(device).is_ok();
-        is_known.then(|| self.show(device, &records))
+        let is_there = || function::is_present(self.kernel(), device).unwrap_or(false);
+        (is_known || is_there()).then(|| self.show(device, &records))
     }
 
     /// Every device, in address order.
