@@ -49,6 +49,8 @@ pub(super) enum Kind {
     Replay,
     /// Devices move.
     Move,
+    /// A group goes back to the host. In no other operation does one: the manager gives it back, whole.
+    GiveBack,
     /// What sits on a stub already becomes ours.
     Adopt,
     /// A broken device is put on its stub, whatever was left of its views.

@@ -13,7 +13,7 @@ use super::driver;
 use super::function;
 use super::manager::ResetPolicy;
 use super::name::DriverName;
-use super::operation::{Current, Operation, WriteFailure};
+use super::operation::{Current, Kind, Operation, WriteFailure};
 use super::view::{View, Whose};
 use super::writer::Writer;
 use crate::errno::Errno;
@@ -185,7 +185,9 @@ impl Platform for HostPlatform {
     }
 
     fn group_in_use(&self, group: GroupId) -> bool {
-        driver::is_open(&self.core.writer, group)
+        let gives_back = |operation: Arc<Operation>| matches!(operation.kind, Kind::GiveBack);
+        // A release ends in quarantine; what waits for it goes with it, in one transition, and not before it.
+        !Current::get().is_some_and(gives_back) || driver::is_open(&self.core.writer, group)
     }
 
     fn keeps_in_quarantine(&self, _: Sbdf) -> bool {

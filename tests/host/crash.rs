@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use pcidevs::Errno;
 use pcidevs::host::fake::{Fake, Mishap};
 use pcidevs::host::{Attachable, DriverType, Guarding, HostManager, HostState, Options};
 
@@ -67,6 +68,18 @@ const CASES: &[Case] = &[
         act: |manager| ignore(manager.adopt(&set(&[CARD]))),
     },
     Case {
+        name: "repair",
+        prepare: |fake, manager| {
+            // Its probe and its undo fail.
+            let binds = |what: &str| what.contains("drivers_probe") || what.contains("/bind");
+            fake.on_write(move |_, what| binds(what).then_some(Mishap::Error(Errno::EIO)));
+            manager.detach(&set(&[CARD]), &DriverType::Default, Guarding::On).expect_err("nothing binds");
+            fake.behave();
+            assert!(matches!(manager.status(at(CARD)).expect("known").state, HostState::Broken { .. }));
+        },
+        act: |manager| ignore(manager.repair(at(CARD))),
+    },
+    Case {
         name: "reset",
         prepare: |_, manager| detach(manager, &[CARD]),
         act: |manager| ignore(manager.reset(at(CARD))),
@@ -106,7 +119,11 @@ fn prepared(case: &Case) -> (Fake, Vec<String>, Vec<String>) {
 fn is_safe(now: &[String], before: &[String], after: &[String]) -> bool {
     let is_between = |line: &String| line.contains("Quarantine") || line.contains("Deferred");
     let lines = now.iter().zip(before.iter().zip(after));
-    lines.into_iter().all(|(now, (before, after))| now == before || now == after || is_between(now))
+    // What was broken may stay so, on whatever driver.
+    let is_broken = |line: &String| line.contains("Broken");
+    lines.into_iter().all(|(now, (before, after))| {
+        now == before || now == after || is_between(now) || is_broken(now) && is_broken(before)
+    })
 }
 
 /// Whatever there is now, everything can be brought back to the host, and nothing is left over.

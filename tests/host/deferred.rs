@@ -18,6 +18,7 @@ fn problem_1_no_member_goes_back_while_another_is_in_a_guest() {
     let manager = open(&fake);
     attach_managed(&manager, &PORTS, "vm");
     for (place, port) in PORTS.iter().enumerate() {
+        fake.take_written();
         let released = release(&manager, &[port], "vm");
         if place < 3 {
             let waiting = set(&PORTS[..=place]);
@@ -30,10 +31,14 @@ fn problem_1_no_member_goes_back_while_another_is_in_a_guest() {
             assert_eq!(fake.driver(at(port)).as_deref(), Some("vfio-pci"), "the group stays viable");
             check(&fake, &manager);
         } else {
-            assert_eq!(released.deferred, []);
+            assert_eq!((released.deferred, released.returned), (vec![], set(&PORTS)));
         }
     }
-    // The last one takes all of them along, in one transition.
+    // The last one takes all of them along, in one transition: no driver before all are off VFIO.
+    let written = fake.take_written();
+    let last_off = written.iter().rposition(|line| line.contains("vfio-pci/unbind")).expect("off");
+    let first_on = written.iter().position(|line| line.contains("igb/bind")).expect("on");
+    assert!(last_off < first_on, "{written:#?}");
     assert_eq!(dump(&fake), before);
     assert!(PORTS.iter().all(|port| manager.record(at(port)).is_none()));
 }

@@ -12,6 +12,7 @@ mod hostile;
 mod journal;
 mod kernel_facts;
 mod linux;
+mod meddling;
 mod ownership;
 mod random;
 mod recovery;

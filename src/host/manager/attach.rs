@@ -84,7 +84,7 @@ impl HostManager {
                 Some(record) if !is_satisfied(&wanted.driver, &record.stub) => {
                     return Err(HostError::OtherDriver { device, driver: record.stub.clone() });
                 }
-                Some(_) => {}
+                Some(record) => self.check_still_ours(record)?,
             }
         }
         if guard == Guarding::On {
@@ -94,6 +94,17 @@ impl HostManager {
         let number = self.number_or_new(guest)?;
         self.carry_out(operation, |engine| engine.assign(&members(&addresses), number))?;
         Ok(())
+    }
+
+    /// A detached device that somebody has bound to a host driver since is in use there.
+    fn check_still_ours(&self, record: &crate::host::record::Record) -> Result<(), HostError> {
+        let device = record.address;
+        let driver =
+            function::driver(self.kernel(), device).map_err(HostError::unreadable("read its driver"))?;
+        match driver.filter(|driver| *driver != record.stub) {
+            Some(driver) => Err(HostError::OtherDriver { device, driver }),
+            None => Ok(()),
+        }
     }
 
     /// No sibling is on a host driver, and nobody but this guest has a group of the set open.

@@ -59,8 +59,9 @@ pub enum HostError {
     /// It is not on a stub, so there is nothing to adopt (EINVAL).
     #[error("{0} is not on a stub: there is nothing to adopt")]
     NotForeign(Sbdf),
-    /// It was detached with another driver than the one asked for: reattach it first (EBUSY).
-    #[error("{device} is on {driver}, not on the driver that was asked for")]
+    /// It was detached with another driver than the one asked for, or somebody has bound it to one since: reattach it
+    /// first (EBUSY).
+    #[error("{device} is on {driver}, not on the driver that it is to have: reattach it first")]
     OtherDriver {
         /// The device.
         device: Sbdf,

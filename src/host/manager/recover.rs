@@ -198,8 +198,9 @@ fn recover_one(writer: &Writer, record: &mut Record) -> Recovered {
         Err(errno) if function::is_absent(errno) => return Recovered::Vanished,
         Err(errno) => return broken(record, format!("its identity cannot be read: {errno}")),
     }
-    if let Some(reason) = &record.broken {
-        return Recovered::Broken(reason.clone());
+    if let Some(reason) = record.broken.clone() {
+        // Also where a repair was cut off: what it has done is done again by the next one.
+        return broken(record, reason);
     }
     match make_true(writer, record) {
         Ok(recovered) => {

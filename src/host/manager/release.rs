@@ -35,7 +35,7 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_
 
 impl HostManager {
     /// Takes devices back from a guest: all of them, or none. Those that an attach took from the host go back there,
-    /// when their group can; others stay detached.
+    /// when their group can, and with them what waits in it; others stay detached.
     pub fn release(&self, set: &[Sbdf], guest: &GuestName) -> Result<Released, HostError> {
         let records = self.check_request(set)?;
         for device in set {
@@ -83,6 +83,8 @@ impl HostManager {
     /// Tries again what waits for its group. For the embedder to call now and then; a release tries its own groups.
     pub fn retry_deferred(&self) -> Result<Released, HostError> {
         self.check_writable()?;
+        // What a device that is gone has left; groups are given back below, where it is reported what becomes of them.
+        self.lifecycle.run_deferred();
         let records = self.core.book.records();
         let waiting: Vec<Sbdf> =
             records.values().filter(|record| waits(record)).map(|record| record.address).collect();
@@ -148,7 +150,7 @@ impl HostManager {
         if set.is_empty() {
             return;
         }
-        let operation = std::sync::Arc::new(Operation::new(Kind::Move));
+        let operation = std::sync::Arc::new(Operation::new(Kind::GiveBack));
         let current = crate::host::operation::Current::set(&operation);
         let done = self.lifecycle.deassign(&members(set), Owner::Quarantine);
         drop(current);
