@@ -24,9 +24,11 @@ pub use backing::Backing;
 pub use bar_map::{
     AddressRange, BarId, BarMap, BarMapError, BarSpace, Bars, Change, Piece, Reason, Refusal, Region,
 };
-pub use bus::{Bus, Layout, Modelled, Pending, Target, Vcpu, Wiring, Written};
+pub use bus::{Bus, Layout, Modelled, Pending, RestoreFailed, Target, Vcpu, Wiring, Written};
 pub use capability::{Level, Message, MsixPlace, PowerState, Signals, VectorWork};
 pub use decode::{ADDRESS_PORT, AddressPort, DATA_PORT, Ecam, EcamError, ExtendedRegisters, parts};
 pub use endpoint::{Endpoint, EndpointError, MsixFault};
-pub use function::{Asked, Bar, BarFault, BarKind, Effect, Effects, Function, Identity, ROM, Viewer};
+pub use function::{
+    Asked, Bar, BarFault, BarKind, Effect, Effects, Function, Identity, ROM, RestoreError, Viewer,
+};
 pub use registers::{At, Behind, Invalid, Masks, Outcomes, Read, Register, RegisterError, Space, Write};

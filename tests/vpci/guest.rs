@@ -130,6 +130,18 @@ impl Backing for Memory {
     fn reset(&mut self) {
         self.0.fill(0);
     }
+
+    fn save(&self, state: &mut Vec<u8>) {
+        state.extend(&self.0);
+    }
+
+    fn restore(&mut self, state: &[u8]) -> bool {
+        let fits = state.len() == self.0.len();
+        if fits {
+            self.0.copy_from_slice(state);
+        }
+        fits
+    }
 }
 
 /// A guest and the machine around it.

@@ -12,3 +12,4 @@ mod reference;
 mod registers;
 mod resets;
 mod scaffold;
+mod state;

@@ -212,12 +212,6 @@ impl BarMap {
         self.enabled.iter().any(|bar| bar.id.device == device)
     }
 
-    /// Whether a piece of this device is to be mapped and is not.
-    pub fn is_missing(&self, device: Sbdf) -> bool {
-        let missing = self.spans.iter().filter_map(Span::missing);
-        missing.into_iter().any(|placed| placed.id.device == device)
-    }
-
     /// What the embedder has mapped, the last step included, in the order of addresses, memory before ports.
     pub fn in_place(&self) -> impl Iterator<Item = Piece> + '_ {
         self.pieces(|span| span.in_place)

@@ -9,7 +9,7 @@ use super::wiring::{Target, Wiring};
 use super::{Modelled, Shared};
 use crate::memory::{self, NoMemory, try_box};
 use crate::platform::{Attachment, AttachmentKind, Claimed, Hardware, HookError};
-use crate::sync::{AtomicUsize, Ordering, RawLock};
+use crate::sync::{AtomicUsize, Ordering, RawLock, Site, weakened};
 use crate::vpci::function::Function;
 
 impl<D: Modelled, W: Wiring, L: RawLock> Bus<D, W, L> {
@@ -77,7 +77,9 @@ impl<X: Modelled, D: Modelled + Send, W: Wiring, L: RawLock> Attachment<X> for B
         let (reach, Shared { mapper, wiring, .. }) = (Taken(device), &*self.bus.shared);
         under_lock(&reach, Function::veil);
         let is_running = || under_lock(&reach, |function| function.running()).flatten();
-        waiting::until(mapper, wiring, || !executor::is_in_the_way(is_running()));
+        if !weakened(Site::UndoWaitsForEffect) {
+            waiting::until(mapper, wiring, || !executor::is_in_the_way(is_running()));
+        }
         let target = self.bus.target(device.address());
         let silenced = executor::silence(&reach, mapper, wiring, target);
         device.with(&mut |data| self.kept = data.function().take());

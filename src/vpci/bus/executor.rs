@@ -4,8 +4,8 @@
 //! If somebody is it already, that one will come to this access's effects too, and the access waits until they are done
 //! or superseded.
 
-use super::mapper::{Mapper, Outcome};
-use super::waiting::{Waits, guarded};
+use super::mapper::{Mapper, NOT_UNMAPPED, Outcome};
+use super::waiting::{Waits, guarded, report};
 use super::wiring::{Target, Wiring};
 use crate::platform::HookError;
 use crate::sync::RawLock;
@@ -106,7 +106,7 @@ fn decode(
     let result = enabled.map(|_| ());
     under_lock(reach, |function| function.decoded(disable & !stuck, enabled.map_err(|_| ())));
     if stuck != 0 {
-        report(wiring, target, HookError::new(crate::errno::Errno::EIO, "a BAR could not be unmapped"));
+        report(wiring, target, NOT_UNMAPPED);
     }
     result
 }
@@ -155,12 +155,4 @@ pub(super) fn silence<L: RawLock>(
 /// Whether an effect is being carried out that whoever ends the binding has to wait for. A reset is what ends it.
 pub(super) fn is_in_the_way(running: Option<Effect>) -> bool {
     running.is_some_and(|running| running != Effect::Reset)
-}
-
-fn report(wiring: &impl Wiring, target: Target, error: HookError) {
-    // A panic in a report is nothing to undo for.
-    let _reported = guarded(|| {
-        wiring.failed(target, error);
-        Ok(())
-    });
 }

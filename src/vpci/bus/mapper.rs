@@ -19,7 +19,7 @@ use super::wiring::{Target, Wiring};
 use crate::address::Sbdf;
 use crate::memory::NoMemory;
 use crate::platform::HookError;
-use crate::sync::{Lock, RawLock};
+use crate::sync::{Lock, RawLock, Site, weakened};
 use crate::vpci::bar_map::{BarMap, BarMapError, BarSpace, Bars, Change, Refusal, Region};
 use crate::vpci::function::{BarSet, Mapping};
 
@@ -35,15 +35,20 @@ pub(super) struct Mapper<L: RawLock> {
 
 struct State {
     map: BarMap,
-    /// Where the guest sees the devices that have BARs enabled.
-    places: Vec<Target>,
+    /// The devices that have BARs enabled.
+    places: Vec<Place>,
     /// Changes of the map, and up to which all steps are done.
     asked: u64,
     settled: u64,
     /// Somebody is the mapper.
     is_busy: bool,
-    /// What the last step that failed said, and of which device it was.
-    last_error: Option<(Sbdf, HookError)>,
+}
+
+/// A device that has BARs enabled.
+struct Place {
+    target: Target,
+    /// What the last step of it that failed said, since its last change.
+    error: Option<HookError>,
 }
 
 /// What became of a change.
@@ -56,11 +61,12 @@ pub(super) struct Outcome {
 }
 
 const NO_MEMORY: HookError = HookError::new(crate::errno::Errno::ENOMEM, "no memory for the BAR map");
-const NOT_MAPPED: HookError = HookError::new(crate::errno::Errno::EIO, "a BAR could not be mapped");
+pub(super) const NOT_UNMAPPED: HookError =
+    HookError::new(crate::errno::Errno::EIO, "a BAR could not be unmapped");
 
 impl<L: RawLock> Mapper<L> {
     pub(super) fn new(map: BarMap) -> Self {
-        let state = State { map, places: Vec::new(), asked: 0, settled: 0, is_busy: false, last_error: None };
+        let state = State { map, places: Vec::new(), asked: 0, settled: 0, is_busy: false };
         Self { state: Lock::new(state), memory: Routes::new(), ports: Routes::new() }
     }
 
@@ -100,13 +106,10 @@ impl<L: RawLock> Mapper<L> {
         };
         drop(state);
         let stuck = self.settle(wiring, device, disable);
-        let state = self.state.lock();
-        let missing = state.map.is_missing(device);
-        let error = state.last_error.filter(|(of, _)| *of == device).map_or(NOT_MAPPED, |(_, error)| error);
-        drop(state);
-        if !missing {
+        // Not whether something is missing now: another device may have uncovered it this instant.
+        let Some(error) = self.state.lock().place(device).and_then(|place| place.error.take()) else {
             return Outcome { stuck, enabled: Ok(coming), refused };
-        }
+        };
         // Not all of them: then none.
         let mut state = self.state.lock();
         for bar in numbers(coming) {
@@ -124,8 +127,8 @@ impl<L: RawLock> Mapper<L> {
         if stuck == 0 {
             return Ok(());
         }
-        let last = self.state.lock().last_error;
-        Err(last.map_or(NOT_MAPPED, |(_, error)| error))
+        let error = self.state.lock().place(device).and_then(|place| place.error.take());
+        Err(error.unwrap_or(NOT_UNMAPPED))
     }
 
     fn enable(
@@ -170,7 +173,7 @@ impl<L: RawLock> Mapper<L> {
         state.asked += 1;
         let mine = state.asked;
         self.publish(&state);
-        if state.is_busy {
+        if state.is_busy && !weakened(Site::OneMapper) {
             drop(state);
             waiting::until(self, wiring, || self.state.lock().settled >= mine);
         } else {
@@ -179,15 +182,26 @@ impl<L: RawLock> Mapper<L> {
             let turn = Turn { mapper: self, is_over: Cell::new(false) };
             while let Some(change) = turn.next() {
                 if let Err(error) = waiting::guarded(|| carry_out(wiring, &change)) {
-                    let mut state = self.state.lock();
-                    state.map.failed();
-                    state.last_error = Some((device_of(&change), error));
+                    self.failed(wiring, device, &change, error);
                 }
             }
         }
         let state = self.state.lock();
         let mapped = state.map.in_place().filter(|piece| piece.id.device == device);
         mapped.fold(0, |set, piece| set | 1 << piece.id.bar) & of
+    }
+
+    /// A step has failed. Of a device that is not this thread's nobody else will say so.
+    fn failed(&self, wiring: &impl Wiring, mine: Sbdf, change: &Change, error: HookError) {
+        let mut state = self.state.lock();
+        state.map.failed();
+        let Some(place) = state.place(device_of(change)) else { return };
+        place.error = Some(error);
+        let target = place.target;
+        drop(state);
+        if target.device != mine {
+            waiting::report(wiring, target, error);
+        }
     }
 
     fn publish(&self, state: &State) {
@@ -205,15 +219,19 @@ impl<L: RawLock> Mapper<L> {
 
 impl State {
     fn seen_at(&self, device: Sbdf) -> Option<Sbdf> {
-        self.places.iter().find(|place| place.device == device).map(|place| place.seen_at)
+        self.places.iter().find(|place| place.target.device == device).map(|place| place.target.seen_at)
+    }
+
+    fn place(&mut self, device: Sbdf) -> Option<&mut Place> {
+        self.places.iter_mut().find(|place| place.target.device == device)
     }
 
     fn put_place(&mut self, target: Target) -> Result<(), NoMemory> {
         // Those that have left are forgotten here, where there may be no memory for more.
         let Self { map, places, .. } = self;
-        places.retain(|place| place.device != target.device && map.has(place.device));
+        places.retain(|place| place.target.device != target.device && map.has(place.target.device));
         places.try_reserve(1).map_err(NoMemory::from)?;
-        places.push(target);
+        places.push(Place { target, error: None });
         Ok(())
     }
 }

@@ -31,15 +31,16 @@ use self::mapper::Mapper;
 use super::bar_map::BarMap;
 use super::capability::Signals;
 use super::decode::{Ecam, ExtendedRegisters};
-use super::function::{Asked, Function};
+use super::function::{Asked, Function, RestoreError};
 use super::registers::all_bits;
 use crate::address::Sbdf;
+use crate::errno::Errno;
 use crate::lifecycle::Device;
 use crate::memory;
 use crate::memory::NoMemory;
 use crate::platform::{Platform, Width};
 use crate::refcount::Holder;
-use crate::registry::{Domain, Handle, Hold, Locked};
+use crate::registry::{AccessError, Domain, Handle, Hold, Locked};
 use crate::sync::{AtomicU32, RawLock, with_default_lock};
 
 /// Data that has a function in it: what an embedder keeps per device.
@@ -161,6 +162,14 @@ impl<D: Modelled, W: Wiring, L: RawLock> Bus<D, W, L> {
         self.access(at, |function| function.signal(signal))
     }
 
+    /// Gives a device the state that was saved of one like it, and brings the outside to it.
+    pub fn restore(&self, at: Sbdf, state: &[u8]) -> Result<Written<D, W, L>, RestoreFailed> {
+        let mut device = self.shared.domain.lock(at)?;
+        let function = device.function().as_mut().ok_or(RestoreFailed::NoFunction)?;
+        let asked = function.restore(state)?;
+        Ok(self.carry_out(at, device, asked))
+    }
+
     #[inline]
     fn access(&self, at: Sbdf, access: impl FnOnce(&mut Function) -> Asked) -> Written<D, W, L> {
         let Ok(mut device) = self.shared.domain.lock(at) else { return Written::Done };
@@ -194,6 +203,32 @@ impl<D, W, L: RawLock> Clone for Bus<D, W, L> {
 impl<D, W, L: RawLock> fmt::Debug for Bus<D, W, L> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Bus").field(&self.shared.domain).finish()
+    }
+}
+
+/// A state was not restored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RestoreFailed {
+    /// The device cannot be reached (ENODEV, EDEADLK).
+    #[error(transparent)]
+    Access(#[from] AccessError),
+    /// The guest sees no function there (ENODEV).
+    #[error("the device has no function for this guest")]
+    NoFunction,
+    /// The state does not fit (as [`RestoreError::errno`]).
+    #[error(transparent)]
+    State(#[from] RestoreError),
+}
+
+impl RestoreFailed {
+    /// What a C caller gets.
+    pub const fn errno(&self) -> Errno {
+        match self {
+            Self::Access(error) => error.errno(),
+            Self::NoFunction => Errno::ENODEV,
+            Self::State(error) => error.errno(),
+        }
     }
 }
 

@@ -21,7 +21,7 @@ use alloc::vec::Vec;
 
 use crate::address::Sbdf;
 use crate::memory::{NoMemory, OnceBox};
-use crate::sync::{AtomicU64, AtomicUsize, Ordering, fence};
+use crate::sync::{AtomicU64, AtomicUsize, Ordering, Site, fence, ordering, weakened};
 
 /// Tables double from here.
 const FIRST: usize = 8;
@@ -95,21 +95,25 @@ impl Routes {
     pub(super) fn is_still<'a>(&self, remembered: Option<&'a Remembered>, address: u64) -> Option<&'a Route> {
         let remembered = remembered.filter(|it| it.route.addresses.contains(&address))?;
         // Acquire: pairs with the Release of the writer, so that what the writer did before is seen by who goes on.
-        (self.version.load(Ordering::Acquire) == remembered.version).then_some(&remembered.route)
+        let version = self.version.load(ordering(Site::RoutesAcquire, Ordering::Acquire));
+        let is_same = version == remembered.version || weakened(Site::RememberedChecksVersion);
+        is_same.then_some(&remembered.route)
     }
 
     /// The route of an address.
     pub(super) fn find(&self, address: u64) -> Found {
         for _ in 0..TRIES {
             // Acquire: pairs with the Release of the writer.
-            let version = self.version.load(Ordering::Acquire);
+            let version = self.version.load(ordering(Site::RoutesAcquire, Ordering::Acquire));
             if version & 1 != 0 {
                 continue;
             }
             let route = self.search(address);
             // Acquire: an entry of a later writing brings that writing's odd version with it.
-            fence(Ordering::Acquire);
-            if self.version.load(Ordering::Relaxed) == version {
+            if !weakened(Site::RoutesFence) {
+                fence(Ordering::Acquire);
+            }
+            if self.version.load(Ordering::Relaxed) == version || weakened(Site::RoutesLookAgain) {
                 return match route {
                     Some(route) => Found::Route(Remembered { version, route }),
                     None => Found::Nothing,
@@ -150,7 +154,9 @@ impl Routes {
         let version = self.version.load(Ordering::Relaxed);
         self.version.store(version + 1, Ordering::Relaxed);
         // Release: whoever sees what is stored below sees the odd version.
-        fence(Ordering::Release);
+        if !weakened(Site::RoutesOddFence) {
+            fence(Ordering::Release);
+        }
         let mut length = 0;
         if let Some(table) = self.tables.get(number).and_then(OnceBox::get) {
             for (entry, route) in table.iter().zip(routes) {
@@ -164,7 +170,7 @@ impl Routes {
         self.table.store(number, Ordering::Relaxed);
         self.length.store(length, Ordering::Relaxed);
         // Release: pairs with the Acquire of readers.
-        self.version.store(version + 2, Ordering::Release);
+        self.version.store(version + 2, ordering(Site::RoutesRelease, Ordering::Release));
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::platform::HookError;
 use crate::sync::RawLock;
-use crate::vpci::bus::wiring::Wiring;
+use crate::vpci::bus::wiring::{Target, Wiring};
 
 /// Something that threads wait for. A wake is a hint: who waits looks again.
 pub(super) trait Waits {
@@ -52,4 +52,13 @@ pub(super) fn guarded<R>(hook: impl FnOnce() -> Result<R, HookError>) -> Result<
     }
     #[cfg(not(all(feature = "std", not(any(loom, shuttle)))))]
     hook()
+}
+
+/// Tells the embedder of what could not be done.
+pub(super) fn report(wiring: &impl Wiring, target: Target, error: HookError) {
+    // A panic in a report is nothing to undo for.
+    let _reported = guarded(|| {
+        wiring.failed(target, error);
+        Ok(())
+    });
 }

@@ -1,11 +1,12 @@
 //! How a function interrupts: by its pin, or by messages.
 
 use alloc::boxed::Box;
+use alloc::vec::Vec;
 
 use super::msi::Msi;
 use super::msix::Msix;
 use super::vector::Vectors;
-use crate::vpci::function::{Effect, Effects};
+use crate::vpci::function::{Effect, Effects, Reader, RestoreError};
 
 /// A message-signalled interrupt: this value, written to this address.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -113,6 +114,33 @@ impl Interrupts {
             (Some(msix), Some(msi)) if !msi.is_enabled() => Some(msix.vectors_mut()),
             (_, msi) => msi.as_mut().map(Msi::vectors_mut),
         }
+    }
+
+    /// How many vectors MSI and MSI-X have; 0 for one that is not there.
+    pub(in crate::vpci) fn counts(&self) -> (usize, usize) {
+        let msi = self.msi.as_ref().map_or(0, |msi| msi.vectors().len());
+        (msi, self.msix.as_ref().map_or(0, |msix| msix.vectors().len()))
+    }
+
+    /// Appends what a guest has programmed.
+    pub(in crate::vpci) fn save(&self, state: &mut Vec<u8>) {
+        if let Some(msi) = &self.msi {
+            msi.save(state);
+        }
+        if let Some(msix) = &self.msix {
+            msix.save(state);
+        }
+    }
+
+    /// Takes it back.
+    pub(in crate::vpci) fn restore(&mut self, from: &mut Reader<'_>) -> Result<(), RestoreError> {
+        if let Some(msi) = &mut self.msi {
+            msi.restore(from)?;
+        }
+        if let Some(msix) = &mut self.msix {
+            msix.restore(from)?;
+        }
+        Ok(())
     }
 
     /// As after a reset: all off.

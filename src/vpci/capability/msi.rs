@@ -1,10 +1,12 @@
 //! MSI: one to 32 vectors that differ in the low bits of their data (PCIe 6.0 §7.7.1).
 
+use alloc::vec::Vec;
+
 use super::interrupts::{Message, VectorWork};
 use super::vector::{Vector, Vectors};
 use crate::memory::NoMemory;
 use crate::platform::Width;
-use crate::vpci::function::{Effect, Effects, Model};
+use crate::vpci::function::{Effect, Effects, Model, Reader, RestoreError, save_message};
 use crate::vpci::registers::{At, Masks, Read, Register, Write, bits_if};
 
 pub(in crate::vpci) const ID: u8 = 0x05;
@@ -124,6 +126,25 @@ impl Msi {
     pub(in crate::vpci) fn next_work(&mut self) -> Option<(u16, VectorWork)> {
         let is_enabled = self.is_enabled;
         self.vectors.next_work(|vector: &Vector| is_enabled && !vector.is_masked)
+    }
+
+    /// Appends its 18 bytes and its vectors.
+    pub(in crate::vpci) fn save(&self, state: &mut Vec<u8>) {
+        state.extend([u8::from(self.is_enabled), self.used]);
+        save_message(state, self.message);
+        state.extend(self.mask.to_le_bytes());
+        self.vectors.save(state);
+    }
+
+    pub(in crate::vpci) fn restore(&mut self, from: &mut Reader<'_>) -> Result<(), RestoreError> {
+        let [is_enabled, used] = from.take()?;
+        (self.is_enabled, self.used) = (is_enabled != 0, used.min(self.log_count()));
+        self.message = from.message()?;
+        self.mask = u32::from_le_bytes(from.take()?);
+        self.vectors.restore(from)?;
+        // What each vector sends follows from the registers.
+        self.spread();
+        Ok(())
     }
 
     pub(in crate::vpci) fn reset(&mut self) {

@@ -1,13 +1,14 @@
 //! MSI-X: up to 2048 vectors, each with a message and a mask of its own, in a table that lies in a BAR
 //! (PCIe 6.0 §7.7.2).
 
+use alloc::vec::Vec;
 use core::ops::Range;
 
 use super::interrupts::VectorWork;
 use super::vector::{Vector, Vectors};
 use crate::memory::NoMemory;
 use crate::platform::Width;
-use crate::vpci::function::{Effect, Effects, Model};
+use crate::vpci::function::{Effect, Effects, Model, Reader, RestoreError};
 use crate::vpci::registers::{At, Masks, Read, Register, Write, bits_if};
 
 pub(in crate::vpci) const ID: u8 = 0x11;
@@ -176,6 +177,18 @@ impl Msix {
     pub(in crate::vpci) fn next_work(&mut self) -> Option<(u16, VectorWork)> {
         let is_on = self.is_enabled && !self.is_masked;
         self.vectors.next_work(|vector| is_on && !vector.is_masked)
+    }
+
+    /// Appends its two flags and its vectors.
+    pub(in crate::vpci) fn save(&self, state: &mut Vec<u8>) {
+        state.extend([u8::from(self.is_enabled), u8::from(self.is_masked)]);
+        self.vectors.save(state);
+    }
+
+    pub(in crate::vpci) fn restore(&mut self, from: &mut Reader<'_>) -> Result<(), RestoreError> {
+        let [is_enabled, is_masked] = from.take()?;
+        (self.is_enabled, self.is_masked) = (is_enabled != 0, is_masked != 0);
+        self.vectors.restore(from)
     }
 
     pub(in crate::vpci) fn reset(&mut self) {

@@ -42,6 +42,10 @@ impl Power {
         self.state
     }
 
+    pub(in crate::vpci) fn set(&mut self, state: PowerState) {
+        self.state = state;
+    }
+
     pub(in crate::vpci) fn reset(&mut self) {
         self.state = PowerState::D0;
     }

@@ -4,6 +4,7 @@ use alloc::vec::Vec;
 
 use super::interrupts::{Message, VectorWork};
 use crate::memory::NoMemory;
+use crate::vpci::function::{Reader, RestoreError, save_message};
 
 /// One vector.
 #[derive(Clone, Copy, Debug, Default)]
@@ -125,6 +126,28 @@ impl Vectors {
         self.change(vector, |entry| entry.routed = None);
         self.routed -= 1;
         u16::try_from(vector).ok()
+    }
+
+    /// Appends what of each vector is state: 13 bytes.
+    pub(in crate::vpci) fn save(&self, state: &mut Vec<u8>) {
+        for entry in &self.all {
+            save_message(state, entry.message);
+            let is_pending = entry.is_pending || entry.is_due;
+            state.push(u8::from(entry.is_masked) | u8::from(is_pending) << 1);
+        }
+    }
+
+    /// Takes it back; each vector is looked at afterwards.
+    pub(in crate::vpci) fn restore(&mut self, from: &mut Reader<'_>) -> Result<(), RestoreError> {
+        for vector in 0..self.all.len() {
+            let (message, [flags]) = (from.message()?, from.take()?);
+            self.change(vector, |entry| {
+                // No guest can program the two low bits.
+                entry.message = Message { address: message.address & !3, ..message };
+                (entry.is_masked, entry.is_pending) = (flags & 1 != 0, flags & 2 != 0);
+            });
+        }
+        Ok(())
     }
 
     /// As after a reset.

@@ -7,6 +7,7 @@
 use super::effect::{Effect, Effects};
 use super::model::{Model, Viewer};
 use crate::platform::Width;
+use crate::sync::{Site, weakened};
 use crate::vpci::registers::{At, Masks, Read, Register, Write, bits_if};
 
 const COMMAND: u16 = 0x04;
@@ -84,6 +85,9 @@ pub(in crate::vpci) fn registers(has_capabilities: bool) -> [Register<Model, Eff
 }
 
 fn read_lower(model: &mut Model, _: At) -> u32 {
+    if weakened(Site::DecodingShowsWhatIs) {
+        return model.command.lower.into();
+    }
     u32::from(model.command.lower) & !HARDWARE_DECODE | u32::from(model.command.shown)
 }
 

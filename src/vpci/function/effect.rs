@@ -10,6 +10,8 @@
 //! Numbers grow. At most one effect is being carried out; those that wait are in the order of their numbers, each kind
 //! at most once.
 
+use crate::sync::{Site, weakened};
+
 /// A part of the outside that is to be brought to what the model says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -154,7 +156,7 @@ impl Queue {
 
     /// The next effect, to be carried out by the caller, unless somebody is carrying one out.
     pub(in crate::vpci) fn begin(&mut self) -> Option<Effect> {
-        if self.running.is_some() {
+        if self.running.is_some() && !weakened(Site::OneExecutor) {
             return None;
         }
         self.running = self.waiting[0].take();

@@ -11,6 +11,7 @@ mod command;
 mod effect;
 mod header;
 mod model;
+mod state;
 mod work;
 
 use alloc::boxed::Box;
@@ -27,6 +28,8 @@ pub use header::Identity;
 pub(in crate::vpci) use header::{Rest, registers as header_registers};
 pub(in crate::vpci) use model::Model;
 pub use model::Viewer;
+pub use state::RestoreError;
+pub(in crate::vpci) use state::{Reader, save_message};
 pub(in crate::vpci) use work::{Mapping, Work};
 
 use super::capability::msix::Part;

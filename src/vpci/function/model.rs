@@ -31,6 +31,7 @@ pub(in crate::vpci) struct Model {
     /// What is between registers reads 0, not ones.
     pub(in crate::vpci) has_zero_gaps: bool,
     pub(in crate::vpci) is_vf: bool,
+    pub(in crate::vpci) is_bridge: bool,
     /// I/O BARs can be mapped.
     pub(in crate::vpci) maps_io: bool,
     /// The host may look and not touch.
@@ -59,6 +60,7 @@ impl Model {
             is_hardware: false,
             has_zero_gaps: false,
             is_vf: false,
+            is_bridge: false,
             maps_io: true,
             is_read_only: false,
             command: Command::default(),

@@ -47,7 +47,7 @@ impl Model {
                 let disable = self.bars.mapped & !wanted;
                 let enable = wanted & !self.bars.mapped;
                 if disable == 0 && enable == 0 {
-                    self.settle_decoding();
+                    self.show_what_is();
                     return None;
                 }
                 self.bars.coming = enable;
@@ -99,17 +99,9 @@ impl Model {
         Some(Mapping { number, bar: placed.bar, base: placed.address, trapped })
     }
 
-    /// Decoding is as it was wanted, or as far as it came: the register shows it from now on.
-    fn settle_decoding(&mut self) {
-        let (memory, io) = (self.command.is_memory_wanted(), self.command.is_io_wanted());
-        self.command.show(memory, io);
-        self.write_command();
-    }
-
     /// These BARs were unmapped.
     pub(super) fn unmapped(&mut self, bars: BarSet) {
         self.bars.mapped &= !bars;
-        // Who turned decoding off meanwhile reads so only when nothing is mapped any more.
         self.show_what_is();
     }
 
@@ -117,7 +109,7 @@ impl Model {
     pub(super) fn decoded(&mut self, disabled: BarSet, enabled: BarSet) {
         self.bars.coming = 0;
         self.bars.mapped = self.bars.mapped & !disabled | enabled;
-        self.settle_decoding();
+        self.show_what_is();
     }
 
     /// What was to be mapped could not be: decoding is off, but for what is still mapped.
@@ -129,14 +121,20 @@ impl Model {
         self.bars.rom_enabled &= self.bars.mapped & (1 << super::bar::ROM) != 0;
     }
 
+    /// The command register shows decoding of memory, or of ports, while one of those BARs is mapped, and when it is
+    /// wanted and none is left to be mapped. Not what is wanted at this moment: that may have changed meanwhile.
     fn show_what_is(&mut self) {
-        let is_mapped = |io| {
-            let mapped = self.bars.all.iter().enumerate();
-            mapped
-                .filter(|(bar, _)| self.bars.mapped & (1 << bar) != 0)
-                .any(|(_, placed)| placed.as_ref().is_some_and(|placed| placed.bar.is_io() == io))
+        let (all, mapped) = (&self.bars.all, self.bars.mapped);
+        let has = |bars: BarSet, io: bool| {
+            let is_of = |(bar, placed): (usize, &Option<super::bar::Placed>)| {
+                bars & 1 << bar != 0 && placed.is_some_and(|placed| placed.bar.is_io() == io)
+            };
+            all.iter().enumerate().any(is_of)
         };
-        let (memory, io) = (is_mapped(false), is_mapped(true));
+        let left = self.wanted_bars() & !mapped;
+        let shows = |is_wanted: bool, io: bool| has(mapped, io) || is_wanted && !has(left, io);
+        let memory = shows(self.command.is_memory_wanted(), false);
+        let io = shows(self.command.is_io_wanted(), true);
         self.command.show(memory, io);
         self.write_command();
     }

@@ -168,6 +168,22 @@ impl<M, O> Space<M, O> {
         }
     }
 
+    /// What the registers that keep what is written to them hold, in the order in which they were added.
+    pub(in crate::vpci) fn values(&self) -> impl Iterator<Item = u32> + '_ {
+        self.first_values.iter().map(|(place, _)| self.registers[usize::from(*place)].value)
+    }
+
+    /// The same, to be changed.
+    pub(in crate::vpci) fn set_values<E>(
+        &mut self,
+        mut value: impl FnMut() -> Result<u32, E>,
+    ) -> Result<(), E> {
+        for (place, _) in &self.first_values {
+            self.registers[usize::from(*place)].value = value()?;
+        }
+        Ok(())
+    }
+
     /// How many registers there are.
     pub fn len(&self) -> usize {
         self.registers.len() - self.free_registers.len()
