@@ -27,6 +27,8 @@ macro_rules! numbers {
 numbers! {
     /// Not permitted.
     EPERM = 1,
+    /// There is no such file.
+    ENOENT = 2,
     /// There is no such domain.
     ESRCH = 3,
     /// The hardware or its driver failed.
@@ -37,6 +39,8 @@ numbers! {
     EAGAIN = 11,
     /// No memory.
     ENOMEM = 12,
+    /// Whoever asks may not.
+    EACCES = 13,
     /// Somebody is in the way.
     EBUSY = 16,
     /// It exists already.
@@ -47,8 +51,12 @@ numbers! {
     ENODEV = 19,
     /// What was asked for makes no sense.
     EINVAL = 22,
+    /// It is larger than it may be.
+    EFBIG = 27,
     /// No room is left.
     ENOSPC = 28,
+    /// The number is out of range.
+    ERANGE = 34,
     /// The calling thread would wait for itself.
     EDEADLK = 35,
     /// The platform cannot do this.

@@ -20,6 +20,7 @@
 //! | [`lifecycle`] | transitions: lists of steps on a platform, undone when one fails |
 //! | [`vpci`] | the configuration space that an owner sees |
 //! | `topology` (`std`) | reading machines |
+//! | `host` (`host`, Linux) | the host manager: real devices between host drivers and guests |
 //! | `adapters` (`vm-device`, `cloud-hypervisor-shape`) | the shapes that other VMMs expect |
 #![cfg_attr(not(feature = "std"), no_std)]
 #![deny(unsafe_code)]
@@ -31,6 +32,8 @@ pub mod adapters;
 pub mod address;
 pub mod device;
 mod errno;
+#[cfg(all(feature = "host", target_os = "linux", not(any(loom, shuttle))))]
+pub mod host;
 pub mod lifecycle;
 mod memory;
 mod owner;

@@ -74,7 +74,7 @@ fn capability_list_announced_with_pointer_0_is_a_warning() {
 #[test]
 fn capability_pointer_without_a_list_is_not_followed() {
     let config = Config::endpoint(256).with8(0x34, 0x40).capability(0x40, 1, 0);
-    assert_eq!(ids(&config), []);
+    assert_eq!(ids(&config), [0_u8; 0]);
     assert_eq!(warnings(&config), [ChainWarning::PointerWithoutList { pointer: 0x40 }]);
 }
 

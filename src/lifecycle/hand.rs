@@ -281,6 +281,8 @@ pub(super) struct Work<'a, P: Platform> {
     pub(super) reached: bool,
     /// What was undone in the IOMMU may not be in effect.
     pub(super) unflushed: bool,
+    /// The attachment whose end has just failed is as it was before.
+    pub(super) is_intact: bool,
     /// A step of this device could not be undone.
     pub(super) broken: Option<HookError>,
     /// The device has what it is to have: nothing of it is left in hand.
@@ -316,6 +318,7 @@ impl<'a, P: Platform> Work<'a, P> {
             attached: 0,
             reached: false,
             unflushed: false,
+            is_intact: false,
             broken: None,
             is_settled: false,
         }
@@ -344,7 +347,11 @@ impl<'a, P: Platform> Work<'a, P> {
         if let Some(entry) = self.bound.nth_from_last(place)
             && entry.effect == Effect::On
         {
-            entry.attachment.undo(self.hand, Hardware::Present)?;
+            self.is_intact = false;
+            if let Err(error) = entry.attachment.undo(self.hand, Hardware::Present) {
+                self.is_intact = entry.attachment.is_intact();
+                return Err(error);
+            }
             entry.effect = Effect::Undone;
         }
         Ok(())

@@ -338,7 +338,7 @@ impl Step {
     }
 
     /// Whether a failure of this step makes its device broken even if all else is undone: how much of an attachment
-    /// is undone is not known (R11).
+    /// is undone is not known (R11), unless the attachment knows.
     pub(super) const fn breaks_its_device(self) -> bool {
         matches!(self, Unbind)
     }

@@ -115,7 +115,7 @@ impl<'t, 'a, P: Platform> Transaction<'t, 'a, P> {
         match stopped {
             Stopped::Gone => Err(TransitionError::Gone(work.address)),
             Stopped::Failed(error) => {
-                if step.breaks_its_device() || self.plan.failure_breaks {
+                if step.breaks_its_device() && !work.is_intact || self.plan.failure_breaks {
                     work.broken = Some(error);
                 }
                 let (device, step) = (work.address, step.name());

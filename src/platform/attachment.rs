@@ -71,8 +71,18 @@ pub trait Attachment<D>: Send {
 
     /// Stops it. From the return on it has no effect on its owner or the device.
     ///
-    /// An error makes the device broken, whatever becomes of the transition: how much is undone is unknown.
+    /// An error makes the device broken, whatever becomes of the transition: how much is undone is unknown, unless
+    /// [`is_intact`](Self::is_intact) says otherwise.
     fn undo(&mut self, device: &dyn Claimed<D>, hardware: Hardware) -> Result<(), HookError>;
+
+    /// Whether the `undo` that has just failed has left all as it was before it. Its failure then ends the transition
+    /// like that of any hook, and breaks nothing.
+    ///
+    /// Asked at once, by the transition that called `undo`. An attachment that cannot tell says no, which is the
+    /// default; one whose end is several operations that it can take back itself (a host's driver) may know.
+    fn is_intact(&self) -> bool {
+        false
+    }
 
     /// Brings back what `undo` stopped. An error makes the device broken.
     fn redo(&mut self, device: &dyn Claimed<D>) -> Result<(), HookError>;

@@ -2,7 +2,7 @@
 //! one makes the device broken.
 
 use pcidevs::lifecycle::AttachRefused;
-use pcidevs::platform::{AttachmentKind, Fault, Hook};
+use pcidevs::platform::{Attachment, AttachmentKind, Claimed, Fault, Hardware, Hook, HookError};
 use pcidevs::{Errno, NoMemory, Owner};
 
 use crate::bench::{IRQFD, SLOT, VECTOR};
@@ -138,6 +138,51 @@ fn r11_a_failure_to_undo_the_hosts_view_breaks_the_device_with_the_host() {
     assert_eq!(listed(&machine, Owner::Host), ["0000:00:03.0"]);
     assert!(machine.platform().stopped().is_empty(), "no guest is in danger");
     check(&machine);
+}
+
+/// What cannot be ended, and may know that trying has changed nothing.
+struct Stubborn {
+    is_intact: bool,
+}
+
+impl Attachment<u32> for Stubborn {
+    fn kind(&self) -> AttachmentKind {
+        AttachmentKind::Other("stubborn")
+    }
+
+    fn undo(&mut self, _: &dyn Claimed<u32>, _: Hardware) -> Result<(), HookError> {
+        Err(OUTAGE)
+    }
+
+    fn is_intact(&self) -> bool {
+        self.is_intact
+    }
+
+    fn redo(&mut self, _: &dyn Claimed<u32>) -> Result<(), HookError> {
+        unreachable!("it was never undone")
+    }
+}
+
+#[test]
+fn r11_a_failure_to_undo_what_is_intact_all_the_same_breaks_nothing() {
+    for is_intact in [false, true] {
+        let machine = assigned(&[NIC]);
+        // Registered before, so undone after it, and redone.
+        register(&machine, &[IRQFD]);
+        machine.lock(at(NIC)).expect("known").attach(Box::new(Stubborn { is_intact })).expect("registered");
+        register(&machine, &[SLOT]);
+        let before = dump(&machine);
+        let failed = failure(machine.deassign(&set(&[NIC]), TO_GUEST));
+        assert_eq!((failed.step, failed.error, failed.undo.len()), ("undo attachment", OUTAGE, 0));
+        let broken = machine.status(at(NIC)).expect("known").broken;
+        assert_eq!(broken, (!is_intact).then_some(OUTAGE));
+        assert_eq!(machine.platform().stopped().is_empty(), is_intact);
+        if is_intact {
+            assert_eq!(dump(&machine), before);
+        }
+        assert_eq!(kinds(&machine).len(), 4);
+        check(&machine);
+    }
 }
 
 #[test]

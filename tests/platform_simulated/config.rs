@@ -41,9 +41,9 @@ fn every_width_at_every_aligned_offset_reads_the_bytes_given() {
     let config = ConfigSpace::new(&bytes);
     for offset in 0..4096_u16 {
         let at = usize::from(offset);
-        assert_eq!(machine.config_read(NIC, offset, Width::Byte), config.u8(at).unwrap().into());
+        assert_eq!(machine.config_read(NIC, offset, Width::Byte), u32::from(config.u8(at).unwrap()));
         if offset % 2 == 0 {
-            assert_eq!(machine.config_read(NIC, offset, Width::Word), config.u16(at).unwrap().into());
+            assert_eq!(machine.config_read(NIC, offset, Width::Word), u32::from(config.u16(at).unwrap()));
         }
         if offset % 4 == 0 {
             assert_eq!(machine.config_read(NIC, offset, Width::Dword), config.u32(at).unwrap());

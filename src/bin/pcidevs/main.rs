@@ -1,7 +1,9 @@
-//! The command `pcidevs`: shows a machine's PCI functions, and tries the core on them.
+//! The command `pcidevs`: shows a machine's PCI functions, tries the core on them, and moves real ones.
 
 #![forbid(unsafe_code)]
 
+#[cfg(target_os = "linux")]
+mod host;
 mod list;
 mod soak;
 mod source;
@@ -24,11 +26,16 @@ enum Command {
     List(list::Arguments),
     /// Put a machine's functions under a storm of accesses, removals and moves, and check every promise.
     Soak(soak::Arguments),
+    #[cfg(target_os = "linux")]
+    #[command(flatten)]
+    Host(host::Command),
 }
 
 fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::List(arguments) => list::run(&arguments),
         Command::Soak(arguments) => soak::run(&arguments),
+        #[cfg(target_os = "linux")]
+        Command::Host(command) => host::run(&command),
     }
 }

@@ -1,0 +1,78 @@
+//! A copy of a real machine, to try things on: what an operation would write is what it writes to the copy.
+
+use std::sync::Arc;
+
+use super::function::Function;
+use super::{Fake, FakeDriver, FakeFunction};
+use crate::Sbdf;
+use crate::errno::Errno;
+use crate::host::function;
+use crate::host::kernel::{Kernel, Place, Root};
+use crate::host::name::DriverName;
+use crate::host::store::Store;
+
+/// Files of a function that are copied as they are.
+const AS_THEY_ARE: [&str; 5] = ["subsystem_vendor", "subsystem_device", "modalias", "numa_node", "revision"];
+/// The files of a store.
+const STORED: [&str; 2] = ["journal.a", "journal.b"];
+
+impl Fake {
+    /// A copy of the functions, drivers and groups of a machine, and of the journal. What is outside these (routes,
+    /// mounted file systems, aliases of modules) is read there.
+    ///
+    /// A driver of the copy takes the functions that it has now. Modules are not loaded; `vfio-pci` is pretended to be.
+    pub fn copy_of(kernel: Arc<dyn Kernel>, store: &dyn Store) -> Result<Self, Errno> {
+        let fake = Self::default();
+        fake.add_module("vfio-pci", FakeDriver::vfio());
+        for name in kernel.list(&function::sys("bus/pci/drivers")?, 1 << 16)? {
+            let parsed = name.parse::<DriverName>();
+            let is_vfio = parsed.is_ok_and(|driver| driver.is_stub() && driver != *"pci-stub");
+            fake.add_driver(&name, FakeDriver { is_vfio, makes_vfs: true, ..FakeDriver::default() });
+        }
+        for address in function::all(&*kernel)? {
+            fake.copy(&*kernel, address)?;
+        }
+        for name in STORED {
+            if let Some(bytes) = store.read(name, usize::MAX)? {
+                fake.store(name, &bytes);
+            }
+        }
+        fake.machine().behind = Some(kernel);
+        Ok(fake)
+    }
+
+    fn copy(&self, kernel: &dyn Kernel, address: Sbdf) -> Result<(), Errno> {
+        let identity = function::identity(kernel, address)?;
+        let mut config = vec![0; 4096];
+        let read = kernel.read_at(&function::place(address, "config")?, 0, &mut config)?;
+        config.truncate(read.min(4096));
+        let id = (identity.vendor, identity.device);
+        let is = FakeFunction {
+            id,
+            class: identity.class,
+            config,
+            group: function::group(kernel, address)?.map(|group| group.0),
+            reset_method: function::text(kernel, address, "reset_method")?,
+            total_vfs: 0,
+            physical_function: function::physical_function(kernel, address)?,
+            is_boot_vga: function::text(kernel, address, "boot_vga")?.as_deref() == Some("1"),
+        };
+        for name in AS_THEY_ARE {
+            if let Some(text) = function::text(kernel, address, name)? {
+                let place: Place = function::place(address, name)?;
+                self.put_file(Root::Sys, place.path(), format!("{text}\n"));
+            }
+        }
+        let driver = function::driver(kernel, address)?;
+        let driver_override = function::text(kernel, address, "driver_override")?;
+        let driver_override = driver_override.filter(|text| !text.is_empty() && text != "(null)");
+        let mut machine = self.machine();
+        let bound = driver.as_ref().and_then(|driver| machine.drivers.get_mut(driver.as_str()));
+        if let Some(bound) = bound.filter(|driver| !driver.is_vfio) {
+            bound.ids.push(id);
+        }
+        let driver = driver.map(String::from);
+        machine.functions.insert(address, Function { driver, driver_override, ..Function::new(is) });
+        Ok(())
+    }
+}
