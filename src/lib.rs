@@ -20,6 +20,7 @@
 //! | [`lifecycle`] | transitions: lists of steps on a platform, undone when one fails |
 //! | [`vpci`] | the configuration space that an owner sees |
 //! | `topology` (`std`) | reading machines |
+//! | `xen` (`xen`, Linux) | giving devices to Xen's guests |
 #![cfg_attr(not(feature = "std"), no_std)]
 #![deny(unsafe_code)]
 
@@ -39,6 +40,8 @@ pub mod sync;
 pub mod topology;
 mod transition;
 pub mod vpci;
+#[cfg(all(feature = "xen", target_os = "linux"))]
+pub mod xen;
 
 pub use address::Sbdf;
 pub use errno::Errno;
