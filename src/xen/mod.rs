@@ -12,11 +12,13 @@
 //! | [`client`] | the real store, by its wire protocol |
 //! | [`memory`] | a store in memory, with the same rules |
 //! | [`spec`] | xl's strings for a device |
+//! | [`pciback`] | the tool stack's side of the protocol |
 //!
 //! `docs/xen.md` has the design and what is not there yet.
 #![forbid(unsafe_code)]
 
 pub mod client;
 pub mod memory;
+pub mod pciback;
 pub mod spec;
 pub mod store;

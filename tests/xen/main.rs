@@ -1,5 +1,7 @@
 //! xen-pciback: the store, its wire protocol, and the tool stack's side.
 
+mod model;
+mod pciback;
 mod spec;
 mod store;
 mod stores;

@@ -110,6 +110,23 @@ impl Database {
         self.connections.get_mut(&connection)?.events.pop_front()
     }
 
+    /// Makes one event of all that wait for the same watch: it names what is watched.
+    ///
+    /// Whoever reads everything that is watched at each event does the same with fewer; an explorer has fewer states.
+    pub fn coalesce(&mut self) {
+        for connected in self.connections.values_mut() {
+            let mut events = VecDeque::new();
+            for event in connected.events.drain(..) {
+                let watch = connected.watches.iter().find(|(watched, token)| {
+                    *token == event.token && concerns(watched, &event.path, Extent::Upwards)
+                });
+                let path = watch.map_or(event.path, |(watched, _)| watched.clone());
+                add(&mut events, Event { path, token: event.token });
+            }
+            connected.events = events;
+        }
+    }
+
     /// Whether a connection has an event to take.
     pub fn has_event(&self, connection: ConnectionId) -> bool {
         self.connections.get(&connection).is_some_and(|connected| !connected.events.is_empty())
@@ -288,6 +305,9 @@ impl Connected {
         let at =
             self.watches.iter().position(|(w, t)| w == watched && t == token).ok_or(Refusal::NotFound)?;
         self.watches.remove(at);
+        // What came before has nobody to go to any more.
+        let watches = &self.watches;
+        self.events.retain(|event| watches.iter().any(|(_, token)| *token == event.token));
         Ok(())
     }
 }
