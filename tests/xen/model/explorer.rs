@@ -52,7 +52,10 @@ impl Situation {
         loop {
             done.push(next.request(who)?);
             next.store.coalesce();
-            let goes_on = next.parties[who].ask.as_ref().is_some_and(|ask| next.is_nobodys_business(ask));
+            let goes_on = next.parties[who]
+                .ask
+                .as_ref()
+                .is_some_and(|ask| next.is_nobodys_business(ask) || next.is_look(who, ask, grain));
             if !goes_on || grain == Grain::Request {
                 return Some((next, done));
             }
@@ -72,6 +75,12 @@ impl Situation {
             Ask::Request(None, Request::Write(path, _)) => path.as_str() == SEEN,
             _ => false,
         }
+    }
+
+    /// Whether it is part of a tool stack's look at both states, where that counts as one step.
+    fn is_look(&self, who: usize, ask: &Ask, grain: Grain) -> bool {
+        let reads = matches!(ask, Ask::Request(None, Request::Read(_)));
+        grain == Grain::Look && reads && matches!(self.parties[who].actor, Actor::Tool(_))
     }
 
     /// What comes of one order, in which everybody goes on as far as he can.
@@ -186,6 +195,9 @@ pub(super) enum Grain {
     Request,
     /// Any two requests but those of one transaction, and those that are nobody else's business.
     Transaction,
+    /// The same, and a tool stack that waits looks at both sides at once. Coarser than what is: for what would be too much
+    /// otherwise, of what the finer grain has been through with one tool stack.
+    Look,
 }
 
 impl Party {

@@ -141,7 +141,11 @@ pub(super) fn fails(start: &Situation, rules: &Rules) -> Result<String, Box<dyn 
 }
 
 pub(super) fn hold(name: &str, start: &Situation, rules: &Rules) -> Tested {
-    let explored = explore(start, Grain::Transaction, rules)?;
+    hold_at(Grain::Transaction, name, start, rules)
+}
+
+pub(super) fn hold_at(grain: Grain, name: &str, start: &Situation, rules: &Rules) -> Tested {
+    let explored = explore(start, grain, rules)?;
     println!("{name}: {explored}");
     Ok(())
 }
@@ -182,7 +186,7 @@ fn hot_add_begins_wherever_the_first_attach_is() -> Tested {
     let start =
         machine(Version::LooksOnce, Manners::Linux).with(Tool::patient(&[PUBLISH_ONE, ADD_TWO]), HOST);
     let finally = |end: &Situation| all_well(end, 2).and_then(|()| settled_with(end, &[0, 2]));
-    hold("publish one, add one", &start, &Rules { always: sound, finally })
+    hold_at(Grain::Look, "publish one, add one", &start, &Rules { always: sound, finally })
 }
 
 #[test]
