@@ -1,8 +1,9 @@
 //! R12: all of it works when memory runs out. Every allocation of every operation fails in turn.
 
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 
+use pcidevs::vpci::{AddressRange, BarMap, BarMapError, BarSpace, Bars, Region};
 use pcidevs::{
     AddRefused, CreateDomainError, DomainId, Holder, Member, MoveError, NoMemory, Owner, Registry,
     RemoveError, Sbdf,
@@ -234,4 +235,60 @@ fn r12_publishing_more_leaves_what_was_published() {
             assert_eq!(registry.read_published(ONE, 1), None);
         },
     );
+}
+
+#[test]
+fn r12_enabling_bars_changes_nothing_and_disabling_them_needs_no_memory() {
+    let bar =
+        |base| Region { bar: 0, space: BarSpace::Memory, base, size: 0x4000, holes: &[0x1000..0x2000, 0..8] };
+    let windows = [AddressRange::memory(0x1_0000..=0x4_ffff)];
+    let pieces = |map: &BarMap| (map.visible().collect::<Vec<_>>(), map.in_place().collect::<Vec<_>>());
+    let small = || {
+        let mut map = BarMap::new(&windows, &windows[1..]).unwrap();
+        map.enable(ONE, &[bar(0x1_0000)]).unwrap();
+        assert!(map.next_change().is_some());
+        map
+    };
+    each_allocation_fails(|| (), |()| BarMap::new(&windows, &windows), |()| {});
+    let before = pieces(&small());
+    // Some are refused, which needs memory, too; the others are over each other.
+    let more: Vec<_> = (1..20)
+        .map(|bar_number| Region { bar: bar_number, ..bar(0xf000 + u64::from(bar_number) * 0x200) })
+        .collect();
+    each_allocation_fails(
+        || RefCell::new(small()),
+        |map| {
+            map.borrow_mut().enable(TWO, &more).map_err(|error| match error {
+                BarMapError::NoMemory(no_memory) => no_memory,
+                other => panic!("{other}"),
+            })
+        },
+        |map| {
+            assert_eq!(pieces(&map.borrow()), before);
+            LEFT.set(0);
+            let mut map = map.borrow_mut();
+            map.disable(ONE, Bars::All);
+            while map.next_change().is_some() {}
+            LEFT.set(-1);
+            assert_eq!(map.in_place().count(), 0);
+        },
+    );
+    // In every state of what is mapped already, and whichever leaves first.
+    for (steps, first, last) in (0..60).flat_map(|steps| [(steps, ONE, TWO), (steps, TWO, ONE)]) {
+        let mut map = small();
+        assert!(!map.enable(TWO, &more).unwrap().is_empty());
+        LEFT.set(0);
+        for _ in 0..steps {
+            let _ = map.next_change();
+        }
+        map.disable(first, Bars::One(3));
+        let _ = map.next_change();
+        map.disable(first, Bars::All);
+        map.failed();
+        let _ = map.next_change();
+        map.disable(last, Bars::All);
+        while map.next_change().is_some() {}
+        LEFT.set(-1);
+        assert_eq!(map.in_place().count(), 0);
+    }
 }

@@ -10,7 +10,7 @@ mod attachments;
 mod compare;
 #[path = "../../tests/lifecycle_model/machine.rs"]
 mod machine;
-#[path = "../../tests/lifecycle_model/model.rs"]
+#[path = "../../tests/lifecycle_model/model/mod.rs"]
 mod model;
 #[path = "../../tests/lifecycle_model/operations.rs"]
 mod operations;

@@ -5,9 +5,11 @@
 //! slots, the lists and the moves. `mutants` weakens that code site by site and expects a model to notice.
 //!
 //! loom explores a few threads that do little (`cargo loom`); shuttle runs a stated number of schedules of what is too
-//! long for that (`cargo shuttle`): whole lives, in `tests/lives.rs` and `tests/neighbours.rs`.
+//! long for that (`cargo shuttle`): whole lives, in `tests/lives.rs`, `tests/neighbours.rs` and
+//! `tests/config_lives.rs`.
 #![cfg(any(loom, shuttle))]
 
+pub mod cards;
 #[cfg(shuttle)]
 pub mod deeds;
 #[cfg(loom)]

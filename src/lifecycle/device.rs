@@ -228,7 +228,10 @@ impl<D> Bound<D> {
 
     pub(super) fn kinds(&self) -> impl Iterator<Item = AttachmentKind> + '_ {
         let entries = self.view.iter().chain(&self.registered).chain(&self.stuck);
-        entries.map(|entry| entry.attachment.kind())
+        entries.flat_map(|entry| {
+            let vectors = core::iter::repeat_n(AttachmentKind::MsiVector, entry.attachment.vectors());
+            core::iter::once(entry.attachment.kind()).chain(vectors)
+        })
     }
 
     pub(super) fn has(&self, kind: AttachmentKind) -> bool {

@@ -63,6 +63,12 @@ pub trait Attachment<D>: Send {
     /// What it is.
     fn kind(&self) -> AttachmentKind;
 
+    /// How many interrupt vectors are set up with it and end with it: each is an attachment of kind
+    /// [`AttachmentKind::MsiVector`] by itself.
+    fn vectors(&self) -> usize {
+        0
+    }
+
     /// Stops it. From the return on it has no effect on its owner or the device.
     ///
     /// An error makes the device broken, whatever becomes of the transition: how much is undone is unknown.

@@ -209,7 +209,7 @@ impl<T, L: RawLock> Slot<T, L> {
                 // SAFETY: the device's share, taken back below, keeps the slot until then.
                 let slot = unsafe { self.0.as_ref() };
                 let arena = slot.arena;
-                slot.marks.store(0, Ordering::Relaxed);
+                slot.take_marks_away();
                 slot.told.store(false, Ordering::Relaxed);
                 // Veiled when it was closed, or drained; what is left of it is the next device's to fill.
                 slot.unpublish();
@@ -327,6 +327,13 @@ impl<T, L: RawLock> Slot<T, L> {
     pub(crate) fn set_marks(&self, marks: u8) {
         // Release: pairs with the Acquire of `keeps_address`.
         self.marks.store(marks, ordering(Site::MarksRelease, Ordering::Release));
+    }
+
+    /// Takes all marks away; by who destroys the device.
+    fn take_marks_away(&self) {
+        // Release: pairs with the Acquire of `keeps_address`. Whoever still reads GONE in the word, and then finds this
+        // store, has found the mark away without having read what took it away; a relaxed store would hide that.
+        self.marks.store(0, ordering(Site::MarksAwayRelease, Ordering::Release));
     }
 
     /// Sets these marks and leaves the others.

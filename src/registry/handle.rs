@@ -68,6 +68,12 @@ impl<D, L: RawLock> Handle<D, L> {
         self.0.slot().lock()?.map(Locked::new).ok_or(AccessError::NotFound)
     }
 
+    /// Runs `step` under the device lock, also when the device is gone: for settling what it had.
+    pub(crate) fn settle(&self, step: &mut dyn FnMut(&mut D)) -> Result<(), WouldDeadlock> {
+        step(&mut self.0.settle()?.data);
+        Ok(())
+    }
+
     /// A handle that remembers the device without keeping it.
     pub fn downgrade(&self) -> Weak<D, L> {
         Weak(self.0.downgrade())
@@ -132,6 +138,12 @@ impl<D, L: RawLock> Hold<D, L> {
     /// The device was reported gone, as seen after whoever reported it began to look for its dependants.
     pub(crate) fn is_gone(&self) -> bool {
         self.0.slot().is_gone_by_names()
+    }
+
+    /// As [`Handle::settle`].
+    pub(crate) fn settle(&self, step: &mut dyn FnMut(&mut D)) -> Result<(), WouldDeadlock> {
+        step(&mut self.0.reference().settle()?.data);
+        Ok(())
     }
 
     /// Ends a use that a closer of the device owns: the count goes with the device.

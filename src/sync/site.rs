@@ -115,6 +115,8 @@ sites! {
     ReserveChecksKept = "reserve-checks-kept",
     /// Release of who takes a mark away: pairs with the Acquire of the next device's opener.
     MarksRelease = "marks-release",
+    /// Release of who destroys a device and takes its marks away: as above, for who still finds it gone.
+    MarksAwayRelease = "marks-away-release",
     /// Acquire of the look whether an address is kept: pairs with the Release of who frees it.
     MarksAcquire = "marks-acquire",
     /// Release of opening a device again whose teardown failed: pairs with the Acquire of get and locked access.
@@ -155,6 +157,26 @@ sites! {
     CloseVeils = "close-veils",
     /// The drain of a device reported gone veils what is published.
     DrainVeils = "drain-veils",
+    /// One thread at a time carries out the effects of a function.
+    OneExecutor = "one-executor",
+    /// One thread at a time carries out the steps of a guest's BAR map.
+    OneMapper = "one-mapper",
+    /// The end of a binding waits for the effect that is being carried out.
+    UndoWaitsForEffect = "undo-waits-for-effect",
+    /// Decoding shows what is mapped, and not what was asked for.
+    DecodingShowsWhatIs = "decoding-shows-what-is",
+    /// Release fence between the odd version of a table of routes and its entries: pairs with a reader's fence.
+    RoutesOddFence = "routes-odd-fence",
+    /// Release of a written table of routes: pairs with the Acquire of readers.
+    RoutesRelease = "routes-release",
+    /// Acquire of a reader's first look at the version of a table of routes.
+    RoutesAcquire = "routes-acquire",
+    /// Acquire fence between a route and the last look at the version.
+    RoutesFence = "routes-fence",
+    /// A reader of a table of routes looks at the version again.
+    RoutesLookAgain = "routes-look-again",
+    /// A remembered route is used only as long as the version is the same.
+    RememberedChecksVersion = "remembered-checks-version",
 }
 
 #[cfg(not(any(loom, shuttle, feature = "mutants")))]

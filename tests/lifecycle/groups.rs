@@ -231,6 +231,29 @@ fn members_detached_by_hand_stay_when_the_others_go_back() {
 }
 
 #[test]
+fn one_that_cannot_go_back_alone_keeps_all_of_its_group_that_wait() {
+    let all = ["03:00.0", "05:01.0", "05:02.0"];
+    let machine = empty();
+    plug(&machine, "00:02.0", pci_bridge(0, 5));
+    for address in all {
+        machine.platform().set_group(at(address), GROUP);
+        plug(&machine, address, nic());
+    }
+    machine.assign(&set(&all), GUEST).expect("assigned");
+    machine.platform().set_group_in_use(GROUP, true);
+    machine.deassign(&set(&all), TO_GUEST).expect("deassigned");
+    machine.quarantine(&set(&["05:02.0"])).expect("it stays");
+    machine.platform().set_group_in_use(GROUP, false);
+    assert_eq!(machine.run_deferred(), 2, "they go in one transition, or not at all");
+    assert!(deferred(&machine, "03:00.0") && deferred(&machine, "05:01.0"));
+    assert_eq!(listed(&machine, Owner::Quarantine).len(), 3);
+    check(&machine);
+    machine.deassign(&set(&["05:02.0"]), Owner::Quarantine).expect("now nothing keeps them");
+    assert!(listed(&machine, Owner::Quarantine).is_empty());
+    check(&machine);
+}
+
+#[test]
 fn a_deferred_member_can_be_assigned_again_and_waits_no_more() {
     let machine = grouped(&["03:00.0", "03:00.1"]);
     machine.assign(&set(&["03:00.0", "03:00.1"]), GUEST).expect("assigned");

@@ -2,7 +2,7 @@
 
 use pcidevs::Errno;
 use pcidevs::platform::Width::{self, Byte, Dword, Word};
-use pcidevs::vpci::{Invalid, Masks, Ones, Read, Register, RegisterError, Write};
+use pcidevs::vpci::{Invalid, Masks, Read, Register, RegisterError, Write};
 
 use crate::scaffold::{Hardware, Model, Registers, handled};
 
@@ -17,7 +17,7 @@ fn with(registers: &[Register<Model, u16>]) -> (Registers, Model) {
 }
 
 fn write(space: &mut Registers, model: &mut Model, offset: u16, width: Width, value: u32) -> Vec<u16> {
-    space.write(model, offset, width, value, &mut Ones).into_iter().collect()
+    space.write(model, offset, width, value).into_iter().collect()
 }
 
 #[test]
@@ -72,7 +72,7 @@ fn a_range_that_cuts_a_register_removes_nothing() {
     let (mut space, mut model) = with(&all);
     space.remove(0x41..0x48).unwrap();
     assert_eq!(space.len(), 1);
-    assert_eq!(space.read(&mut model, 0x44, Dword, &mut Ones), u32::MAX);
+    assert_eq!(space.read(&mut model, 0x44, Dword), u32::MAX);
     space.remove(0..u16::MAX).unwrap();
     assert!(space.is_empty());
     assert_eq!(RegisterError::PartialOverlap(0).errno(), Errno::EBUSY);
@@ -87,7 +87,7 @@ fn what_was_removed_is_used_again() {
         space.add(Register::value(offset, Dword, round.into())).unwrap();
         let next = (offset + 4) % 4096;
         space.add(Register::value(next, Byte, 1)).unwrap();
-        assert_eq!(space.read(&mut model, offset, Dword, &mut Ones), round.into());
+        assert_eq!(space.read(&mut model, offset, Dword), round.into());
         space.remove(offset..offset + 4).unwrap();
         space.remove(next..next + 4).unwrap();
     }
@@ -98,24 +98,24 @@ fn what_was_removed_is_used_again() {
 fn a_read_merges_registers_and_gaps_in_address_order() {
     let (mut space, mut model) = with(&[handled(0x41, Byte, NONE), handled(0x46, Word, NONE)]);
     (model.values[0x41], model.values[0x46]) = (0xaa, 0xbbcc);
-    let mut hardware = Hardware::default();
-    let merged = space.read(&mut model, 0x40, Dword, &mut hardware);
+    model = model.with_hardware();
+    let merged = space.read(&mut model, 0x40, Dword);
     let [b0, b2, b3] = [0x40, 0x42, 0x43].map(|at| u32::from(Hardware::byte(at)));
     assert_eq!(merged, b0 | 0xaa << 8 | b2 << 16 | b3 << 24);
-    assert_eq!(hardware.story, ["read 1 at 0x40", "read 2 at 0x42"]);
-    assert_eq!(space.read(&mut model, 0x44, Dword, &mut Ones), 0xbbcc_ffff);
-    assert_eq!(space.read(&mut model, 0x47, Byte, &mut Ones), 0xbb, "part of a register");
+    assert_eq!(model.hardware.take().unwrap().story, ["read 1 at 0x40", "read 2 at 0x42"]);
+    assert_eq!(space.read(&mut model, 0x44, Dword), 0xbbcc_ffff);
+    assert_eq!(space.read(&mut model, 0x47, Byte), 0xbb, "part of a register");
     assert_eq!(model.story, ["read 0x41", "read 0x46", "read 0x46"]);
 }
 
 #[test]
 fn a_gap_of_three_bytes_is_read_as_an_aligned_pair_and_a_byte() {
     let story = |register: u16| {
-        let (mut space, mut model) = with(&[handled(register, Byte, NONE)]);
-        let mut hardware = Hardware::default();
-        space.read(&mut model, 0x40, Dword, &mut hardware);
-        let _ = space.write(&mut model, 0x40, Dword, 0x4433_2211, &mut hardware);
-        hardware.story
+        let (mut space, model) = with(&[handled(register, Byte, NONE)]);
+        let mut model = model.with_hardware();
+        space.read(&mut model, 0x40, Dword);
+        let _ = space.write(&mut model, 0x40, Dword, 0x4433_2211);
+        model.hardware.unwrap().story
     };
     let odd = ["read 1 at 0x41", "read 2 at 0x42", "write 1 at 0x41 = 0x22", "write 2 at 0x42 = 0x4433"];
     assert_eq!(story(0x40), odd);
@@ -129,7 +129,7 @@ fn a_gap_of_three_bytes_is_read_as_an_aligned_pair_and_a_byte() {
 fn gaps_read_ones_for_a_guest_and_its_writes_there_vanish() {
     let (mut space, mut model) = with(&[]);
     for (width, ones) in [(Byte, 0xff), (Word, 0xffff), (Dword, u32::MAX)] {
-        assert_eq!(space.read(&mut model, 0x80, width, &mut Ones), ones);
+        assert_eq!(space.read(&mut model, 0x80, width), ones);
         assert_eq!(write(&mut space, &mut model, 0x80, width, 1), [0; 0]);
     }
     assert!(model.story.is_empty());
@@ -162,21 +162,23 @@ fn reserved_bits_read_as_zeros_and_wide_answers_are_cut() {
     let masks = Masks { rsvdp: 0x01, rsvdz: 0x80, ..NONE };
     let (mut space, mut model) = with(&[handled(0x40, Byte, masks), handled(0x41, Byte, NONE)]);
     (model.values[0x40], model.values[0x41]) = (u32::MAX, 0xdead_beef);
-    assert_eq!(space.read(&mut model, 0x40, Word, &mut Ones), 0xef7e);
+    assert_eq!(space.read(&mut model, 0x40, Word), 0xef7e);
 }
 
 #[test]
 fn without_handlers_a_read_is_ones_and_a_write_is_dropped() {
-    let (mut space, mut model) = with(&[Register::new(0x40, Word, Read::Ones, Write::Drop)]);
-    assert_eq!(space.read(&mut model, 0x40, Word, &mut Hardware::default()), 0xffff);
-    assert_eq!(space.write(&mut model, 0x40, Word, 7, &mut Hardware::default()).into_iter().count(), 0);
+    let (mut space, model) = with(&[Register::new(0x40, Word, Read::Ones, Write::Drop)]);
+    let mut model = model.with_hardware();
+    assert_eq!(space.read(&mut model, 0x40, Word), 0xffff);
+    assert!(space.write(&mut model, 0x40, Word, 7).is_empty());
+    assert!(model.hardware.unwrap().story.is_empty());
 }
 
 #[test]
 fn a_stored_register_keeps_what_is_written_and_clears_what_a_one_clears() {
     let masks = Masks { rw1c: 0xf000, ro: 0x000f, ..NONE };
     let (mut space, mut model) = with(&[Register::value(0x40, Word, 0xf005).masked(masks)]);
-    let mut read = |space: &mut Registers| space.read(&mut model, 0x40, Word, &mut Ones);
+    let mut read = |space: &mut Registers| space.read(&mut model, 0x40, Word);
     assert_eq!(read(&mut space), 0xf005);
     let mut nothing = Model::new();
     write(&mut space, &mut nothing, 0x40, Word, 0x1ff0);
@@ -197,12 +199,12 @@ fn what_a_write_asks_for_comes_in_the_order_of_addresses() {
 
 #[test]
 fn an_access_that_cannot_be_reads_ones_and_writes_nothing() {
-    let (mut space, mut model) = with(&[handled(0x40, Dword, NONE)]);
-    let mut hardware = Hardware::default();
+    let (mut space, model) = with(&[handled(0x40, Dword, NONE)]);
+    let mut model = model.with_hardware();
     for (offset, width) in [(0x41, Word), (0x42, Dword), (0x43, Word), (4096, Byte), (u16::MAX, Byte)] {
         let ones = [0xff, 0xffff, u32::MAX][width as usize / 2];
-        assert_eq!(space.read(&mut model, offset, width, &mut hardware), ones);
-        assert!(space.write(&mut model, offset, width, 0, &mut hardware).is_empty());
+        assert_eq!(space.read(&mut model, offset, width), ones);
+        assert!(space.write(&mut model, offset, width, 0).is_empty());
     }
-    assert!(model.story.is_empty() && hardware.story.is_empty());
+    assert!(model.story.is_empty() && model.hardware.unwrap().story.is_empty());
 }

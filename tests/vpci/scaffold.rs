@@ -7,11 +7,18 @@ use pcidevs::vpci::{At, Behind, Masks, Read, Register, Space, Write};
 pub(crate) struct Model {
     pub(crate) values: Vec<u32>,
     pub(crate) story: Vec<String>,
+    /// What is between the registers, if it is anything.
+    pub(crate) hardware: Option<Hardware>,
 }
 
 impl Model {
     pub(crate) fn new() -> Self {
-        Self { values: vec![0; 4096], story: Vec::new() }
+        Self { values: vec![0; 4096], story: Vec::new(), hardware: None }
+    }
+
+    /// For the host: with hardware between the registers.
+    pub(crate) fn with_hardware(self) -> Self {
+        Self { hardware: Some(Hardware::default()), ..self }
     }
 }
 
@@ -46,15 +53,18 @@ impl Hardware {
     }
 }
 
-impl Behind for Hardware {
-    fn read(&mut self, offset: u16, width: Width) -> u32 {
+impl Behind for Model {
+    fn read_gap(&mut self, offset: u16, width: Width) -> u32 {
         assert!(offset.is_multiple_of(width as u16) && offset < 4096, "{offset:#x}, {width:?}");
-        self.story.push(format!("read {} at {offset:#x}", width as u16));
-        (0..width as u16).map(|byte| u32::from(Self::byte(offset + byte)) << (8 * byte)).sum()
+        let Some(hardware) = &mut self.hardware else { return u32::MAX };
+        hardware.story.push(format!("read {} at {offset:#x}", width as u16));
+        (0..width as u16).map(|byte| u32::from(Hardware::byte(offset + byte)) << (8 * byte)).sum()
     }
 
-    fn write(&mut self, offset: u16, width: Width, value: u32) {
+    fn write_gap(&mut self, offset: u16, width: Width, value: u32) {
         assert!(offset.is_multiple_of(width as u16) && offset < 4096, "{offset:#x}, {width:?}");
-        self.story.push(format!("write {} at {offset:#x} = {value:#x}", width as u16));
+        if let Some(hardware) = &mut self.hardware {
+            hardware.story.push(format!("write {} at {offset:#x} = {value:#x}", width as u16));
+        }
     }
 }

@@ -22,16 +22,17 @@ const DWORDS: usize = END as usize / 4;
 ///
 /// ```
 /// use pcidevs::platform::Width;
-/// use pcidevs::vpci::{At, Ones, Read, Register, Space, Write};
+/// use pcidevs::vpci::{At, Behind, Read, Register, Space, Write};
 /// struct Counter { reads: u32 }
+/// impl Behind for Counter {}
 /// let mut space = Space::<Counter, ()>::new()?;
 /// space.add(Register::constant(0, Width::Dword, 0x1234_8086))?;
 /// let count: fn(&mut Counter, At) -> u32 = |counter, _| { counter.reads += 1; counter.reads };
 /// space.add(Register::new(0x40, Width::Word, Read::Handler(count), Write::Drop))?;
 ///
 /// let mut model = Counter { reads: 0 };
-/// assert_eq!(space.read(&mut model, 2, Width::Word, &mut Ones), 0x1234);
-/// assert_eq!(space.read(&mut model, 0x40, Width::Dword, &mut Ones), 0xffff_0001);
+/// assert_eq!(space.read(&mut model, 2, Width::Word), 0x1234);
+/// assert_eq!(space.read(&mut model, 0x40, Width::Dword), 0xffff_0001);
 /// # Ok::<(), pcidevs::vpci::RegisterError>(())
 /// ```
 pub struct Space<M, O> {
@@ -39,6 +40,8 @@ pub struct Space<M, O> {
     splits: Vec<[Place; 4]>,
     registers: Vec<Stored>,
     kinds: Vec<Kind<M, O>>,
+    /// Registers that keep what is written to them, and what they held at first.
+    first_values: Vec<(Place, u32)>,
     /// Places in `splits` and `registers` that nothing names, and for which there is room here.
     free_splits: Vec<u16>,
     free_registers: Vec<u16>,
@@ -79,6 +82,7 @@ impl<M, O> Space<M, O> {
             splits: Vec::new(),
             registers: Vec::new(),
             kinds: Vec::new(),
+            first_values: Vec::new(),
             free_splits: Vec::new(),
             free_registers: Vec::new(),
         })
@@ -94,6 +98,8 @@ impl<M, O> Space<M, O> {
         let Register { offset, width, tag, value, .. } = register;
         let needs_split = width != Width::Dword && self.dwords[dword(offset)] == 0;
         self.reserve(needs_split)?;
+        let keeps = matches!(register.write, Write::Value);
+        self.first_values.try_reserve(usize::from(keeps)).map_err(NoMemory::from)?;
         let kind = self.kind_of(&register)?;
         let stored = Stored { value, kind, tag };
         let place = match self.free_registers.pop() {
@@ -107,6 +113,9 @@ impl<M, O> Space<M, O> {
                 place
             }
         };
+        if keeps {
+            self.first_values.push((place, value));
+        }
         if width == Width::Dword {
             self.dwords[dword(offset)] = place + 1;
             return Ok(());
@@ -148,6 +157,29 @@ impl<M, O> Space<M, O> {
                 }
                 None => next + 1,
             };
+        }
+        Ok(())
+    }
+
+    /// Every register that keeps what is written to it holds what it held at first.
+    pub fn reset(&mut self) {
+        for (place, value) in &self.first_values {
+            self.registers[usize::from(*place)].value = *value;
+        }
+    }
+
+    /// What the registers that keep what is written to them hold, in the order in which they were added.
+    pub(in crate::vpci) fn values(&self) -> impl Iterator<Item = u32> + '_ {
+        self.first_values.iter().map(|(place, _)| self.registers[usize::from(*place)].value)
+    }
+
+    /// The same, to be changed.
+    pub(in crate::vpci) fn set_values<E>(
+        &mut self,
+        mut value: impl FnMut() -> Result<u32, E>,
+    ) -> Result<(), E> {
+        for (place, _) in &self.first_values {
+            self.registers[usize::from(*place)].value = value()?;
         }
         Ok(())
     }
@@ -243,6 +275,7 @@ impl<M, O> Space<M, O> {
         } else {
             self.dwords[dword(bytes.start)] = 0;
         }
+        self.first_values.retain(|(place, _)| *place != freed);
         let kind = self.registers[usize::from(freed)].kind;
         self.kinds[usize::from(kind)].registers -= 1;
         self.free_registers.push(freed);

@@ -161,9 +161,15 @@ impl<M, O> Clone for Register<M, O> {
 
 impl<M, O> Copy for Register<M, O> {}
 
+/// These bits, if it is so.
+#[inline]
+pub(in crate::vpci) const fn bits_if(is_so: bool, bits: u32) -> u32 {
+    if is_so { bits } else { 0 }
+}
+
 /// The bits of a register.
 #[inline]
-pub(super) const fn all_bits(width: Width) -> u32 {
+pub(in crate::vpci) const fn all_bits(width: Width) -> u32 {
     match width {
         Width::Byte => 0xff,
         Width::Word => 0xffff,

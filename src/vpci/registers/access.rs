@@ -34,42 +34,33 @@ impl<O> IntoIterator for Outcomes<O> {
     }
 }
 
-impl<M, O> Space<M, O> {
+impl<M: Behind, O> Space<M, O> {
     /// Reads from registers and the gaps between them. An access that is not aligned, or beyond the end, reads ones.
     #[inline]
-    pub fn read(&mut self, model: &mut M, offset: u16, width: Width, behind: &mut impl Behind) -> u32 {
+    pub fn read(&mut self, model: &mut M, offset: u16, width: Width) -> u32 {
         if !is_possible(offset, width) {
             return all_bits(width);
         }
         match self.dword(offset) {
-            0 => behind.read(offset, width) & all_bits(width),
-            split if split & SPLIT != 0 => self.read_split(model, self.split(split), offset, width, behind),
+            0 => model.read_gap(offset, width) & all_bits(width),
+            split if split & SPLIT != 0 => self.read_split(model, self.split(split), offset, width),
             whole => self.read_register(model, whole, offset & !3) >> (8 * (offset & 3)) & all_bits(width),
         }
     }
 
     /// Writes registers and the gaps between them. An access that is not aligned, or beyond the end, writes nothing.
     #[inline]
-    pub fn write(
-        &mut self,
-        model: &mut M,
-        offset: u16,
-        width: Width,
-        value: u32,
-        behind: &mut impl Behind,
-    ) -> Outcomes<O> {
+    pub fn write(&mut self, model: &mut M, offset: u16, width: Width, value: u32) -> Outcomes<O> {
         if !is_possible(offset, width) {
             return Outcomes::none();
         }
         let value = value & all_bits(width);
         match self.dword(offset) {
             0 => {
-                behind.write(offset, width, value);
+                model.write_gap(offset, width, value);
                 Outcomes::none()
             }
-            split if split & SPLIT != 0 => {
-                self.write_split(model, self.split(split), (offset, width, value), behind)
-            }
+            split if split & SPLIT != 0 => self.write_split(model, self.split(split), (offset, width, value)),
             whole => {
                 let shift = 8 * (offset & 3);
                 let written = Written { value: value << shift, bits: all_bits(width) << shift };
@@ -78,18 +69,11 @@ impl<M, O> Space<M, O> {
         }
     }
 
-    fn read_split(
-        &mut self,
-        model: &mut M,
-        split: [Place; 4],
-        offset: u16,
-        width: Width,
-        behind: &mut impl Behind,
-    ) -> u32 {
+    fn read_split(&mut self, model: &mut M, split: [Place; 4], offset: u16, width: Width) -> u32 {
         let mut result = 0;
         for part in Parts::new(split, offset, width) {
             let value = match part.place {
-                0 => behind.read(part.at, part.width),
+                0 => model.read_gap(part.at, part.width),
                 place => {
                     let start = self.start(place, part.at);
                     self.read_register(model, place, start) >> (8 * (part.at - start))
@@ -105,13 +89,12 @@ impl<M, O> Space<M, O> {
         model: &mut M,
         split: [Place; 4],
         (offset, width, value): (u16, Width, u32),
-        behind: &mut impl Behind,
     ) -> Outcomes<O> {
         let mut outcomes = Outcomes::none();
         for (part, outcome) in Parts::new(split, offset, width).zip(&mut outcomes.0) {
             let written = value >> (8 * (part.at - offset)) & all_bits(part.width);
             if part.place == 0 {
-                behind.write(part.at, part.width, written);
+                model.write_gap(part.at, part.width, written);
                 continue;
             }
             let start = self.start(part.place, part.at);

@@ -45,6 +45,11 @@ impl AddressPort {
         Self { address: 0, extended }
     }
 
+    /// A port that was written with this last.
+    pub const fn holding(address: u32, extended: ExtendedRegisters) -> Self {
+        Self { address, extended }
+    }
+
     /// A write to ports `CF8 + offset`. Only one of 4 bytes at CF8 itself is for this port; `false` for others, which
     /// are for whoever has these ports besides (the reset port, at CF9).
     pub const fn write(&mut self, offset: u16, width: Width, value: u32) -> bool {
