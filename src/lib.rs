@@ -21,6 +21,7 @@
 //! | [`vpci`] | the configuration space that an owner sees |
 //! | `topology` (`std`) | reading machines |
 //! | `host` (`host`, Linux) | the host manager: real devices between host drivers and guests |
+//! | `xen` (`xen`, Linux) | giving devices to Xen's guests |
 //! | `adapters` (`vm-device`, `cloud-hypervisor-shape`) | the shapes that other VMMs expect |
 #![cfg_attr(not(feature = "std"), no_std)]
 #![deny(unsafe_code)]
@@ -45,6 +46,8 @@ pub mod sync;
 pub mod topology;
 mod transition;
 pub mod vpci;
+#[cfg(all(feature = "xen", target_os = "linux"))]
+pub mod xen;
 
 pub use address::Sbdf;
 pub use errno::Errno;

@@ -1,0 +1,11 @@
+//! xen-pciback: the store, its wire protocol, and the tool stack's side.
+
+mod model;
+mod pciback;
+mod spec;
+mod store;
+mod stores;
+mod wire;
+
+/// What every test returns.
+type Tested = Result<(), Box<dyn std::error::Error>>;
