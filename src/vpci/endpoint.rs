@@ -381,7 +381,7 @@ pub(super) fn add_all(
 #[non_exhaustive]
 pub enum EndpointError {
     /// A class code has 24 bits (EINVAL).
-    #[error("class {0:#x} has more than 24 bits")]
+    #[error("class {0:#x} has more than 24 bits (PCIe 6.0 §7.5.1.1.6)")]
     Class(u32),
     /// A BAR breaks a rule (EINVAL).
     #[error("BAR {bar}: {fault}")]
@@ -392,16 +392,16 @@ pub enum EndpointError {
         fault: BarFault,
     },
     /// Pins are 1 to 4 (EINVAL).
-    #[error("there is no interrupt pin {0}")]
+    #[error("there is no interrupt pin {0} (PCIe 6.0 §7.5.1.1.13)")]
     Pin(u8),
     /// MSI has 1, 2, 4, 8, 16 or 32 vectors (EINVAL).
-    #[error("MSI cannot have {0} vectors")]
+    #[error("MSI cannot have {0} vectors (PCIe 6.0 §7.7.1.2)")]
     MsiVectors(u8),
     /// MSI-X breaks a rule (EINVAL).
-    #[error("MSI-X: {0}")]
+    #[error("MSI-X: {0} (PCIe 6.0 §7.7.2)")]
     Msix(MsixFault),
     /// A vendor-specific capability has 3 bytes at least (EINVAL).
-    #[error("a vendor-specific capability cannot have {0} bytes")]
+    #[error("a vendor-specific capability cannot have {0} bytes (PCIe 6.0 §7.9.4)")]
     VendorCapability(u8),
     /// The capabilities do not fit between 40 and 100 (ENOSPC).
     #[error("the capabilities need {needed} bytes, and there are 192")]

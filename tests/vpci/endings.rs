@@ -124,6 +124,48 @@ fn a_reset_does_not_bring_back_a_function_whose_binding_is_ending() {
 }
 
 #[test]
+fn while_a_reset_is_under_way_accesses_read_ones_and_write_nothing() {
+    for by_itself in [false, true] {
+        let stage = Stage::new();
+        stage.set_up();
+        if by_itself {
+            resets_by_itself(&stage);
+        }
+        let (in_reset, end_reset) = stage.stop("reset");
+        thread::scope(|scope| {
+            let reset = scope.spawn(|| stage.write(FLR, 1));
+            in_reset.recv().unwrap();
+            assert_eq!(stage.read(0), u32::MAX);
+            let mut data = [0; 4];
+            stage.bus.bar_read(seen(), 0, 0, &mut data);
+            assert_eq!(data, [0xff; 4]);
+            stage.write(0x3c, 5);
+            end_reset.send(()).unwrap();
+            reset.join().unwrap();
+        });
+        assert_eq!([BAR0, COMMAND, 0x3c].map(|at| stage.read(at)), [4, 0x0010_0000, 0x100]);
+    }
+}
+
+#[test]
+fn a_hot_reset_by_the_host_brings_registers_back_and_waiting_accesses_read_ones() {
+    let stage = Stage::new();
+    stage.set_up();
+    let platform = stage.machine.platform();
+    platform.fail_next(Hook::Reset, Fault::Hang);
+    thread::scope(|scope| {
+        let reset = scope.spawn(|| stage.machine.reset(card(), pcidevs::platform::ResetKind::Hot));
+        platform.wait_for_hangs(1);
+        assert_eq!(stage.read(0), u32::MAX);
+        stage.write(BAR0, 0xc100_0000);
+        platform.release_hangs();
+        reset.join().unwrap().unwrap();
+    });
+    assert_eq!(stage.story(), [UNMAPPED, "unroute 0"]);
+    assert_eq!([BAR0, COMMAND].map(|at| stage.read(at)), [4, 0x0010_0000]);
+}
+
+#[test]
 fn the_end_of_a_binding_waits_for_what_a_reset_takes_back() {
     let stage = Stage::new();
     stage.set_up();

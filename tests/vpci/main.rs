@@ -6,6 +6,7 @@ mod bar_map_reference;
 mod binding;
 mod bytes;
 mod decoding;
+mod edges;
 mod endings;
 mod endpoint;
 mod faults;

@@ -266,10 +266,13 @@ impl Function {
             if let Some(work) = shielded(&mut self.state, || model.work(effect)).flatten() {
                 core::mem::forget(unbegun);
                 self.executor = Some(by);
-                self.is_marked = effect == Effect::Reset;
-                if let (true, Some(bond)) = (self.is_marked, &self.bond) {
-                    // Relaxed: under the lock, as is who looks at it.
-                    bond.is_resetting.store(true, Ordering::Relaxed);
+                if effect == Effect::Reset {
+                    self.is_marked = true;
+                    self.state.begin(State::RESETTING);
+                    if let Some(bond) = &self.bond {
+                        // Relaxed: under the lock, as is who looks at it.
+                        bond.is_resetting.store(true, Ordering::Relaxed);
+                    }
                 }
                 return Some(work);
             }
@@ -289,6 +292,7 @@ impl Function {
         if self.executor == Some(by) {
             self.tell_live();
             self.executor = None;
+            self.state.end(State::RESETTING);
             self.queue.end();
             if core::mem::take(&mut self.is_marked) {
                 // What became of the reset nobody was there to be told.
@@ -406,12 +410,11 @@ impl Function {
         if !is_same || !is_done {
             return false;
         }
-        if self.state.is(State::VEILED) {
+        let is_ending = self.state.is(State::VEILED);
+        if is_ending {
             self.reset();
-            return false;
         }
-        self.state.begin(State::RESETTING);
-        true
+        !is_ending
     }
 
     /// These are not mapped any more.
