@@ -217,7 +217,7 @@ impl Endpoint {
         let mut next = FIRST;
         self.parts().map(move |(id, length)| {
             let at = next;
-            next = (next + length).next_multiple_of(4);
+            next = after(next, length);
             (id, at)
         })
     }
@@ -228,7 +228,7 @@ impl Endpoint {
             return Err(error);
         }
         self.check_msix()?;
-        let end = self.parts().fold(FIRST, |at, (_, length)| (at + length).next_multiple_of(4));
+        let end = self.parts().fold(FIRST, |at, (_, length)| after(at, length));
         if end > END {
             return Err(EndpointError::NoRoom { needed: end - FIRST });
         }
@@ -340,6 +340,11 @@ impl Endpoint {
             self.first_error.get_or_insert(error);
         }
     }
+}
+
+/// Where the next capability is. Any number of them may be asked for: beyond what there is room for all ends.
+fn after(at: u16, length: u16) -> u16 {
+    at.saturating_add(length).min(u16::MAX - 3).next_multiple_of(4)
 }
 
 /// Whether MSI-X can be so.

@@ -39,7 +39,7 @@ pub(in crate::vpci) use work::{Mapping, Work};
 
 use super::bytes::fill_with_ones;
 use super::capability::msix::Part;
-use super::capability::{Level, Signals, VectorWork, VirtualFunction};
+use super::capability::{Level, PowerState, Signals, VectorWork, VirtualFunction};
 use super::registers::{Space, all_bits};
 use crate::address::Sbdf;
 use crate::memory::Shared;
@@ -427,6 +427,11 @@ impl Function {
     pub(super) fn reset(&mut self) {
         self.space.reset();
         let model = &mut *self.model;
+        // What else of the outside was brought to the registers is brought to them again.
+        let asked = Effects::default()
+            .and_if(model.power.state() != PowerState::D0, Effect::Power)
+            .and_if(model.command.is_master(), Effect::BusMaster)
+            .and_if(model.is_bridge, Effect::Buses);
         model.command.reset();
         model.status = 0;
         model.bars.reset();
@@ -438,10 +443,8 @@ impl Function {
         model.virtual_functions = 0;
         self.queue.clear();
         self.interrupted = Effects::default();
-        if model.is_bridge {
-            // Whoever resets it goes on to carry out what is asked for.
-            let _asked = self.queue.ask(Asked::NOTHING, Effect::Buses.into());
-        }
+        // Whoever resets it goes on to carry out what is asked for.
+        let _asked = self.queue.ask(Asked::NOTHING, asked);
         let ran = shielded(&mut self.state, || {
             model.backing.reset();
             model.read_sizes();

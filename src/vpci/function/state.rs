@@ -133,11 +133,12 @@ impl Function {
         }
         self.space.set_values(|| values.take().map(u32::from_le_bytes))?;
         let own = &mut *self.model;
+        let was_master = own.command.is_master();
         // Hardware takes part in it.
         let restored = super::shielded(&mut self.state, || own.restore(&mut model));
         let is_to_be_reset = restored.ok_or(RestoreError::Silent)??;
         let all = Effects::from(Effect::Power).and(Effect::Decode).and(Effect::Vectors).and(Effect::Intx);
-        let all = all.and_if(self.model.command.is_master(), Effect::BusMaster);
+        let all = all.and_if(was_master || self.model.command.is_master(), Effect::BusMaster);
         let all = all.and_if(self.model.wishes != 0, Effect::Device).and_if(is_to_be_reset, Effect::Reset);
         Ok(self.queue.ask(Asked::NOTHING, all.and_if(self.model.is_bridge, Effect::Buses)))
     }
@@ -210,7 +211,8 @@ impl Model {
         self.interrupts.intx.is_pending = flags & 4 != 0;
         self.buses = from.take()?;
         self.status = u16::from_le_bytes(from.take()?);
-        self.device_control = u16::from_le_bytes(from.take()?);
+        // The bit that asks for a reset always reads 0.
+        self.device_control = u16::from_le_bytes(from.take()?) & 0x7fff;
         self.wishes = u64::from_le_bytes(from.take()?);
         for slot in 0..ALL_BARS {
             if self.bars.all[slot].is_none() {
