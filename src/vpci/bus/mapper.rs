@@ -130,6 +130,15 @@ impl<L: RawLock> Mapper<L> {
         Outcome { stuck, enabled: Err(error), refused }
     }
 
+    /// These BARs of a device answer no more. What is mapped of them is unmapped with the next change.
+    pub(super) fn forget(&self, device: Sbdf, bars: BarSet) {
+        let mut state = self.state.lock();
+        for bar in numbers(bars) {
+            state.map.disable(device, Bars::One(bar));
+        }
+        self.publish(&state);
+    }
+
     /// Disables all BARs of a device. Which are mapped all the same.
     pub(super) fn disable_all(&self, wiring: &impl Wiring, device: Sbdf) -> Result<(), HookError> {
         let mut state = self.state.lock();

@@ -312,6 +312,11 @@ impl Function {
         self.model.mappings()
     }
 
+    /// Which BARs are being mapped.
+    pub(super) fn coming(&self) -> BarSet {
+        self.model.bars.coming
+    }
+
     /// Decoding was brought to what was wanted, or not.
     pub(super) fn decoded(&mut self, disabled: BarSet, outcome: Result<BarSet, ()>) {
         let model = &mut *self.model;
