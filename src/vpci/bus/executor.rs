@@ -83,7 +83,7 @@ fn carry_out<L: RawLock>(
         Work::Power(to) => guarded(|| wiring.power(target, to)),
         Work::Reset => reset(reach, mapper, wiring, target),
         Work::Buses(numbers) => {
-            mapper.buses.program(target.seen_at, numbers);
+            mapper.program_port(target.seen_at, numbers);
             Ok(())
         }
         Work::VirtualFunctions(count) => guarded(|| wiring.virtual_functions(target, count)),
@@ -189,8 +189,10 @@ pub(super) fn silence<L: RawLock>(
     wiring: &impl Wiring,
     target: Target,
 ) -> Result<(), HookError> {
-    // If it is a port no number leads through it any more.
-    mapper.buses.program(target.seen_at, [0; 3]);
+    if under_lock(reach, |function| function.is_port()).unwrap_or(false) {
+        // No number leads through it any more.
+        mapper.program_port(target.seen_at, [0; 3]);
+    }
     let mut result = mapper.disable_all(wiring, target.device);
     if result.is_ok() {
         under_lock(reach, |function| function.unmapped(BarSet::MAX));

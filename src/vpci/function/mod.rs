@@ -343,6 +343,11 @@ impl Function {
         let _asked = self.queue.ask(Asked::NOTHING, all);
     }
 
+    /// Whether it has bus numbers.
+    pub(super) fn is_port(&self) -> bool {
+        self.model.is_bridge
+    }
+
     /// The hardware is away, and is not to be touched any more.
     pub(super) fn lose_hardware(&mut self) {
         self.model.is_read_only = true;
