@@ -36,7 +36,7 @@ pub trait Wiring: Send + Sync {
         Err(HookError::new(Errno::EOPNOTSUPP, "nothing is mapped directly here"))
     }
 
-    /// Unmaps a piece that was mapped.
+    /// Unmaps what is mapped there: a piece that was mapped, a part of one, or several of one BAR that lie side by side.
     fn unmap(&self, device: Sbdf, piece: &Piece) -> Result<(), HookError> {
         let _ = (device, piece);
         Ok(())

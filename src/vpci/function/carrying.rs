@@ -92,6 +92,11 @@ impl Function {
         }
     }
 
+    /// Whether this thread carries out an effect of it.
+    pub(in crate::vpci) fn is_carried_out_by(&self, thread: NonZeroUsize) -> bool {
+        self.executor == Some(thread)
+    }
+
     /// Whether an effect is being carried out that whoever ends the binding has to wait for. The embedder's part of a
     /// reset is none: it may be what ends it.
     pub(in crate::vpci) fn is_in_the_way(&self) -> bool {
