@@ -89,6 +89,34 @@ fn what_could_not_be_unmapped_is_tried_again_when_the_guest_does() {
 }
 
 #[test]
+fn a_bar_that_a_reset_could_not_unmap_is_not_in_the_way_of_the_others() {
+    let guest = Guest::new();
+    let device = Endpoint::new(1, 2).function_level_reset();
+    let device = device.bar(0, Bar::memory32(0x1000).direct()).bar(1, Bar::memory32(0x1000).direct());
+    let at = guest.plug("00:03.0", device.build(Memory::new(0x1000)).unwrap());
+    let program = || {
+        guest.write(at, BAR0, Dword, 0xc000_0000);
+        guest.write(at, BAR0 + 4, Dword, 0xc000_1000);
+        guest.write(at, COMMAND, Word, MEMORY);
+    };
+    program();
+    guest.wiring.fail("unmap 0000:80:03.0.0");
+    guest.write(at, 0x44, Word, 1);
+    assert!(guest.wiring.story().contains(&"unmap 0000:80:03.0.1 +0x0 at 0xc0001000 for 0x1000".into()));
+    guest.wiring.fail(None);
+    program();
+    let story = guest.wiring.story();
+    assert!(story.contains(&"map 0000:80:03.0.1 +0x0 at 0xc0001000 for 0x1000".into()), "{story:?}");
+    assert_eq!(load(&mut guest.bus.vcpu(), 0xc000_1000, 1), Some(0));
+    // The other one with the next turn.
+    guest.write(at, COMMAND, Word, 0);
+    guest.write(at, BAR0, Dword, 0xc000_2000);
+    guest.write(at, COMMAND, Word, MEMORY);
+    assert_eq!(load(&mut guest.bus.vcpu(), 0xc000_2000, 1), Some(0));
+    assert_eq!(load(&mut guest.bus.vcpu(), 0xc000_0000, 1), None);
+}
+
+#[test]
 fn a_failure_that_was_reported_is_not_reported_with_the_next_change() {
     let guest = Guest::new();
     let device = || Endpoint::new(1, 2).bar(0, Bar::memory32(0x1000).direct()).bar(1, Bar::io(16));

@@ -193,10 +193,8 @@ pub(super) fn silence<L: RawLock>(
         // No number leads through it any more.
         mapper.program_port(target.seen_at, [0; 3]);
     }
-    let mut result = mapper.disable_all(wiring, target.device);
-    if result.is_ok() {
-        under_lock(reach, |function| function.unmapped(BarSet::MAX));
-    }
+    let (stuck, mut result) = mapper.disable_all(wiring, target.device);
+    under_lock(reach, |function| function.unmapped(!stuck));
     let mut from = 0;
     while let Some((vector, after)) = under_lock(reach, |function| function.unroute_next(from)).flatten() {
         result = result.and(set_vector(reach, wiring, target, vector, VectorWork::Unroute));

@@ -160,20 +160,20 @@ impl<L: RawLock> Mapper<L> {
         self.publish(&state);
     }
 
-    /// Disables all BARs of a device. Which are mapped all the same.
-    pub(super) fn disable_all(&self, wiring: &impl Wiring, device: Sbdf) -> Result<(), HookError> {
+    /// Disables all BARs of a device. Which are mapped all the same, and why.
+    pub(super) fn disable_all(&self, wiring: &impl Wiring, device: Sbdf) -> (BarSet, Result<(), HookError>) {
         let mut state = self.state.lock();
         if state.mapper == Some(L::current()) {
-            return Err(OWN_HOOK);
+            return (BarSet::MAX, Err(OWN_HOOK));
         }
         state.map.disable(device, Bars::All);
         drop(state);
         let stuck = self.settle(wiring, device, BarSet::MAX);
         if stuck == 0 {
-            return Ok(());
+            return (0, Ok(()));
         }
         let error = self.state.lock().place(device).and_then(|place| place.error.take());
-        Err(error.unwrap_or(NOT_UNMAPPED))
+        (stuck, Err(error.unwrap_or(NOT_UNMAPPED)))
     }
 
     fn enable(
