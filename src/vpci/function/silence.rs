@@ -34,6 +34,10 @@ impl State {
 /// Runs handlers; `None` if one of them panics, and then the function is poisoned. Without `std` there is nothing to
 /// catch a panic with: it goes on its way, and leaves the function poisoned behind it.
 #[inline]
+#[cfg_attr(
+    not(all(feature = "std", not(any(loom, shuttle)))),
+    expect(clippy::unnecessary_wraps, reason = "with `std` there may be nothing")
+)]
 pub(super) fn shielded<R>(state: &mut State, handlers: impl FnOnce() -> R) -> Option<R> {
     let poison = Poison(state);
     #[cfg(all(feature = "std", not(any(loom, shuttle))))]
