@@ -140,3 +140,26 @@ fn more_functions_than_a_vcpu_remembers_are_all_found() {
         }
     }
 }
+
+#[test]
+fn a_first_device_with_six_bars_is_found_and_so_are_fewer_and_more() {
+    let guest = guest();
+    let mut vcpu = guest.bus.vcpu();
+    let at = |device: u64| format!("00:{device:02x}.0").parse().unwrap();
+    for count in [1, 2, 7, DEVICES, 5, 2, 1] {
+        for device in 0..DEVICES {
+            guest.write(at(device), COMMAND, Word, 0);
+            for bar in 0..6_u16 {
+                let base = u32::try_from(base(device, bar.into(), 0)).unwrap();
+                guest.write(at(device), BAR0 + 4 * bar, Dword, base);
+            }
+        }
+        (0..count).for_each(|device| guest.write(at(device), COMMAND, Word, MEMORY));
+        for device in 0..DEVICES {
+            for bar in 0..BARS {
+                let expected = (device < count).then_some(device);
+                assert_eq!(load(&mut vcpu, base(device, bar, 0), 1), expected, "{count} devices");
+            }
+        }
+    }
+}

@@ -202,7 +202,10 @@ impl<D: Modelled, W: Wiring, L: RawLock> Bus<D, W, L> {
 
     /// Carries out what an access has asked for, unless somebody is at it.
     #[cold]
-    fn carry_out(&self, at: Sbdf, device: Locked<'_, D, L>, asked: Asked) -> Written<D, W, L> {
+    fn carry_out(&self, at: Sbdf, mut device: Locked<'_, D, L>, asked: Asked) -> Written<D, W, L> {
+        if let Some(function) = device.function() {
+            function.see_at(at);
+        }
         let target = Target { device: device.address(), seen_at: at };
         let kept = Kept::keep(&device);
         drop(device);
