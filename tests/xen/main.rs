@@ -1,5 +1,6 @@
 //! xen-pciback: the store, its wire protocol, and the tool stack's side.
 
+mod hypercall;
 mod model;
 mod pciback;
 mod spec;
