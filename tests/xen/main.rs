@@ -1,5 +1,7 @@
 //! xen-pciback: the store, its wire protocol, and the tool stack's side.
 
+mod assignable;
+mod fate;
 mod hypercall;
 mod model;
 mod pciback;

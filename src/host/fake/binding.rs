@@ -26,7 +26,9 @@ impl Machine {
     fn matches(&self, name: &str, address: Sbdf, function: &Function) -> bool {
         match &function.driver_override {
             Some(only) => only == name,
-            None if name == PCIBACK => self.drivers.contains_key(name) && self.pciback.slots.contains(&address),
+            None if name == PCIBACK => {
+                self.drivers.contains_key(name) && self.pciback.slots.contains(&address)
+            }
             None => self.drivers.get(name).is_some_and(|driver| driver.ids.contains(&function.is.id)),
         }
     }

@@ -42,7 +42,11 @@ impl Fake {
     pub fn use_through_pciback(&self, address: Sbdf, used: bool) {
         let mut machine = self.machine();
         let in_use = &mut machine.pciback.in_use;
-        if used { in_use.insert(address) } else { in_use.remove(&address) };
+        if used {
+            in_use.insert(address)
+        } else {
+            in_use.remove(&address)
+        };
     }
 
     /// How often a function was taken from pciback while a guest used it: a kernel that warns, and goes on.
@@ -52,8 +56,10 @@ impl Fake {
 
     pub(super) fn write_pciback(&self, file: &str, address: Sbdf) -> Result<(), Errno> {
         let mut machine = self.machine();
-        let on_pciback =
-            machine.functions.get(&address).is_some_and(|function| function.driver.as_deref() == Some(PCIBACK));
+        let on_pciback = machine
+            .functions
+            .get(&address)
+            .is_some_and(|function| function.driver.as_deref() == Some(PCIBACK));
         let lists = &mut machine.pciback;
         match file {
             // A slot need not have a function. One that is listed already is no error.

@@ -8,7 +8,7 @@ use crate::errno::Errno;
 use crate::host::{DriverName, WriteFailure};
 use crate::xen::hypercall::QUARANTINE;
 use crate::xen::spec::RdmPolicy;
-use crate::xen::store::Store;
+use crate::xen::store::{Store, StoreError};
 
 /// What making a device assignable did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -100,7 +100,10 @@ impl<S: Store + ?Sized> Assignable<'_, S> {
     ) -> Result<(), WriteFailure> {
         if before.as_ref() != Some(record) {
             let written = record::write(self.store, device, record);
-            done.record_before = Some(before);
+            // What the store refused it has not done; of any other error nobody knows.
+            if !matches!(written, Err(AssignableError::Store(StoreError::Refused(_)))) {
+                done.record_before = Some(before);
+            }
             written.map_err(|error| record::in_store(device, "write its record", &error))?;
         }
         if driver::current(self.kernel, device)?.is_none_or(|now| now != *PCIBACK) {

@@ -31,7 +31,9 @@ pub enum AssignableError {
     #[error("{0} has that name already: choose another one")]
     NameTaken(Sbdf),
     /// Somebody has put it on a stub for something else (EBUSY).
-    #[error("{device} is on {driver}, which somebody else wanted: give it back there first (pcidevs reattach)")]
+    #[error(
+        "{device} is on {driver}, which somebody else wanted: give it back there first (pcidevs reattach)"
+    )]
     Foreign {
         /// The device.
         device: Sbdf,

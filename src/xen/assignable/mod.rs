@@ -30,9 +30,9 @@ mod record;
 mod remove;
 
 pub use add::Added;
+pub(super) use driver::{PCIBACK, all, config, is_bridge, physical_function, resources, write_pciback};
 pub use error::{AssignableError, StepsFailed};
 pub use list::{AssignableDevice, AssignableState};
-pub(super) use driver::{PCIBACK, all, config, is_bridge, physical_function, resources, write_pciback};
 pub use remove::Afterwards;
 
 use crate::host::{Kernel, WriteFailure};

@@ -31,9 +31,7 @@ fn text<S: Store + ?Sized>(
 ) -> Result<Option<String>, AssignableError> {
     match store.find(t, at)? {
         None => Ok(None),
-        Some(value) => {
-            String::from_utf8(value).map(Some).map_err(|_| AssignableError::Nonsense(at.clone()))
-        }
+        Some(value) => String::from_utf8(value).map(Some).map_err(|_| AssignableError::Nonsense(at.clone())),
     }
 }
 
@@ -85,8 +83,7 @@ pub(super) fn devices<S: Store + ?Sized>(store: &mut S) -> Result<Vec<Sbdf>, Ass
 
 /// `0000-03-00-0`.
 fn device(name: &str) -> Option<Sbdf> {
-    let [segment, bus, device, function]: [&str; 4] =
-        name.split('-').collect::<Vec<_>>().try_into().ok()?;
+    let [segment, bus, device, function]: [&str; 4] = name.split('-').collect::<Vec<_>>().try_into().ok()?;
     format!("{segment}:{bus}:{device}.{function}").parse().ok()
 }
 

@@ -82,7 +82,13 @@ impl<S: Store + ?Sized> Assignable<'_, S> {
         Ok((record.unwrap_or_default(), now))
     }
 
-    fn removal_steps(&mut self, device: Sbdf, record: &Record, afterwards: Afterwards, done: &mut Done) -> Step {
+    fn removal_steps(
+        &mut self,
+        device: Sbdf,
+        record: &Record,
+        afterwards: Afterwards,
+        done: &mut Done,
+    ) -> Step {
         done.quarantine_ended = true;
         self.end_quarantine(device)?;
         done.leaves_pciback = true;

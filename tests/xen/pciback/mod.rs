@@ -25,7 +25,7 @@ fn node(text: &str) -> NodePath {
 }
 
 /// A subtree, a line for each node with a value: `name = value`.
-fn dump(store: &mut dyn Store, at: &NodePath) -> Result<Vec<String>, StoreError> {
+pub(crate) fn dump(store: &mut dyn Store, at: &NodePath) -> Result<Vec<String>, StoreError> {
     let mut lines = Vec::new();
     let mut names = match store.directory(None, at) {
         Err(StoreError::Refused(Refusal::NotFound)) => return Ok(lines),
