@@ -30,12 +30,14 @@ mod record;
 mod remove;
 
 pub use add::Added;
-pub(super) use driver::{PCIBACK, all, config, is_bridge, physical_function, resources, write_pciback};
+use driver::PCIBACK;
+pub(super) use driver::{all, config, physical_function, resources, write_pciback};
 pub use error::{AssignableError, StepsFailed};
 pub use list::{AssignableDevice, AssignableState};
 pub use remove::Afterwards;
 
-use crate::host::{Kernel, WriteFailure};
+use crate::Sbdf;
+use crate::host::{DriverName, Kernel, WriteFailure};
 use crate::xen::hypercall::Hypervisor;
 use crate::xen::store::Store;
 
@@ -64,3 +66,13 @@ impl<S: ?Sized> std::fmt::Debug for Assignable<'_, S> {
 
 /// A step's result.
 type Step = Result<(), WriteFailure>;
+
+/// Whether pciback has the device now.
+pub(super) fn is_on_pciback(kernel: &dyn Kernel, device: Sbdf) -> bool {
+    driver::current(kernel, device).is_ok_and(|now| now.is_some_and(|now| now == *PCIBACK))
+}
+
+/// The driver that has the device now.
+pub(super) fn driver_of(kernel: &dyn Kernel, device: Sbdf) -> Result<Option<DriverName>, AssignableError> {
+    Ok(driver::current(kernel, device)?)
+}
