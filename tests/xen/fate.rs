@@ -73,13 +73,19 @@ impl Fate {
     }
 }
 
-/// A store or a hypervisor in the hands of fate.
-pub(crate) struct Fated<T> {
-    pub(crate) inner: T,
+/// A store in the hands of fate.
+pub(crate) struct FatedStore {
+    pub(crate) inner: Box<dyn Store + Send>,
     pub(crate) fate: Fate,
 }
 
-impl<S: Store> Store for Fated<S> {
+/// A hypervisor in the hands of fate.
+pub(crate) struct Fated<H> {
+    pub(crate) inner: H,
+    pub(crate) fate: Fate,
+}
+
+impl Store for FatedStore {
     fn request(
         &mut self,
         transaction: Option<TransactionId>,

@@ -3,6 +3,8 @@
 mod assignable;
 mod fate;
 mod hypercall;
+mod kernels;
+mod manager;
 mod model;
 mod pciback;
 mod spec;

@@ -149,7 +149,18 @@ impl<S: Store + ?Sized> Assignable<'_, S> {
     pub(super) fn end_quarantine(&self, device: Sbdf) -> Result<(), WriteFailure> {
         match self.hypervisor.deassign_device(QUARANTINE, device) {
             Ok(()) => Ok(()),
-            Err(error) if error.errno() == Errno::ENODEV => Ok(()),
+            // The host has it already, or a guest that was being given it when its tool stack ended: then it stays, because
+            // the host's driver would work on that guest's memory.
+            Err(error) if error.errno() == Errno::ENODEV => {
+                match self.hypervisor.test_assign_device(QUARANTINE, device) {
+                    Err(error) if error.errno() == Errno::EINVAL => Err(driver::failed(
+                        device,
+                        "end its quarantine: a guest has it in the hypervisor; attach it there again and detach it, or destroy that guest",
+                        Errno::EBUSY,
+                    )),
+                    _ => Ok(()),
+                }
+            }
             Err(error) => Err(driver::failed(device, error.to_string(), error.errno())),
         }
     }

@@ -6,7 +6,7 @@ use super::{Held, XenManager, locked};
 use crate::Sbdf;
 use crate::owner::{DomainId, Owner};
 use crate::xen::assignable::AssignableError;
-use crate::xen::pciback::{Export, Exported, PcibackError, Place, Released, State, Toolstack};
+use crate::xen::pciback::{Export, PcibackError, Place, Released, State, Toolstack};
 use crate::xen::store::{NodePath, Store, StoreError};
 use crate::{Member, lifecycle::TransitionError};
 
@@ -20,12 +20,10 @@ pub enum Waiting {
     UntilConnected,
 }
 
-/// What a guest got.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// How a guest got its devices.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Attached {
-    /// Its devices now, also those it had before.
-    pub devices: Vec<Exported>,
     /// Driver and guest were at it when the time was up: the set is the guest's, and whether it has seen it is not known.
     /// The next operation finds out; `release` ends it if the guest is dead.
     pub pending: Option<PcibackError>,
@@ -53,8 +51,7 @@ impl XenManager {
         held.extend(holds.into_iter().map(|(device, hold)| (device, Held { guest, _hold: hold })));
         drop(held);
         let pending = operation.state().pending.take();
-        let devices = Toolstack::new(&mut *store, guest).list()?;
-        Ok(Attached { devices, pending })
+        Ok(Attached { pending })
     }
 
     /// Takes devices from a guest that runs: it lets each go, then the hypervisor takes back what it allowed. They stay on
@@ -67,7 +64,7 @@ impl XenManager {
             return Err(PcibackError::NotExported(*other).into());
         }
         let members: Vec<Member> = set.iter().copied().map(Member::new).collect();
-        let kind = Kind::Withdraw { guest };
+        let kind = Kind::Withdraw;
         self.carry_out(kind, || self.lifecycle.deassign(&members, Owner::Guest(guest)))?;
         locked(&self.held).retain(|device, held| held.guest != guest || !set.contains(device));
         Ok(())
@@ -83,7 +80,7 @@ impl XenManager {
             return Err(XenError::Alive(guest));
         }
         self.known(guest)?;
-        let released = self.carry_out(Kind::Release { guest }, || self.lifecycle.release_domain(guest));
+        let released = self.carry_out(Kind::Release, || self.lifecycle.release_domain(guest));
         // What has come back has come back, whatever became of the others.
         locked(&self.held)
             .retain(|device, held| held.guest != guest || self.owner(*device) == Some(Owner::Guest(guest)));

@@ -129,7 +129,15 @@ impl Core {
             xen.irq_permission(guest, pirq, Access::Allow)?;
             note(Grant::Interrupt(pirq));
         }
-        xen.assign_device(guest, device, options.rdm_policy)?;
+        match xen.assign_device(guest, device, options.rdm_policy) {
+            // Nobody has it by the store, and somebody by the hypervisor. If it is this guest an attach was cut off: it is
+            // begun anew. If not, the deassign fails, and the refusal stands.
+            Err(refused) if refused.errno() == Errno::EBUSY => {
+                xen.deassign_device(guest, device).map_err(|_| refused)?;
+                xen.assign_device(guest, device, options.rdm_policy)?;
+            }
+            assigned => assigned?,
+        }
         note(Grant::Dma);
         Ok(())
     }

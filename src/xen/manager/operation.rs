@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use super::error::XenError;
 use super::locked;
 use crate::Sbdf;
+use crate::errno::Errno;
 use crate::host::WriteFailure;
 use crate::lifecycle::TransitionError;
 use crate::owner::DomainId;
@@ -31,9 +32,9 @@ pub(super) enum Kind {
     /// A guest gets a set.
     Export { guest: DomainId, name: String, set: Vec<Export>, waiting: Waiting },
     /// A guest that runs loses devices.
-    Withdraw { guest: DomainId },
+    Withdraw,
     /// A guest that does not run any more loses all.
-    Release { guest: DomainId },
+    Release,
 }
 
 /// How a set was published: how it is taken back depends on it.
@@ -116,6 +117,11 @@ impl Operation {
             state.undo.push(WriteFailure { device, what: error.to_string(), errno });
         }
         HookError::new(errno, reason)
+    }
+
+    /// Notes what somebody has to do, beside the error.
+    pub(super) fn note(&self, device: Sbdf, what: &str, errno: Errno) {
+        self.state().undo.push(WriteFailure { device, what: what.into(), errno });
     }
 
     /// The engine's error, in the words of the hook that failed.

@@ -38,7 +38,7 @@ impl View {
         let mut store = operation.store();
         let mut toolstack = self.core.toolstack(&mut **store, guest);
         let is_all = match &operation.kind {
-            Kind::Release { .. } => operation.state().released.is_none(),
+            Kind::Release => operation.state().released.is_none(),
             // A set that was to be the guest's first devices is taken back whole.
             Kind::Export { .. } => {
                 operation.state().published.take_if(|how| *how == Published::First).is_some()
@@ -51,7 +51,7 @@ impl View {
             return Ok(());
         }
         let is_one = match &operation.kind {
-            Kind::Withdraw { .. } => true,
+            Kind::Withdraw => true,
             Kind::Export { .. } => operation.state().published == Some(Published::Added),
             _ => false,
         };
@@ -112,7 +112,7 @@ impl Attachment<()> for View {
         let at = device.address();
         let Some(operation) = Current::get() else { return Ok(()) };
         match (&self.whose, &operation.kind) {
-            (Whose::Guest(guest, export), Kind::Withdraw { .. }) => {
+            (Whose::Guest(guest, export), Kind::Withdraw) => {
                 let again = self.core.publish(&operation, *guest, "", std::slice::from_ref(export));
                 again.map(|_| ()).map_err(|error| operation.fails(at, error.into(), WITHDRAW))
             }

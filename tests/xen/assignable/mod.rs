@@ -9,11 +9,11 @@ use pcidevs::host::DriverName;
 use pcidevs::host::fake::{Fake, FakeDriver, FakeFunction};
 use pcidevs::xen::assignable::{Afterwards, Assignable, AssignableError};
 use pcidevs::xen::hypercall::Simulated;
-use pcidevs::xen::memory::{Connection, Server};
+use pcidevs::xen::memory::Server;
 use pcidevs::xen::store::NodePath;
 use pcidevs::{Owner, Sbdf};
 
-use crate::fate::{Blow, Fate, Fated};
+use crate::fate::{Blow, Fate, Fated, FatedStore};
 use crate::pciback::dump;
 
 const ID: (u16, u16) = (0x8086, 0x10fb);
@@ -70,12 +70,12 @@ impl World {
     fn run<T>(
         &self,
         blows: &[(usize, Blow)],
-        operation: impl FnOnce(&mut Assignable<'_, Fated<Connection>>) -> Result<T, AssignableError>,
+        operation: impl FnOnce(&mut Assignable<'_, FatedStore>) -> Result<T, AssignableError>,
     ) -> Result<T, AssignableError> {
         self.kernel.restart();
         self.fate.expect(blows);
         self.fate.rules(&self.kernel);
-        let mut store = Fated { inner: self.server.connect(), fate: self.fate.clone() };
+        let mut store = FatedStore { inner: Box::new(self.server.connect()), fate: self.fate.clone() };
         let xen = Fated { inner: self.xen.clone(), fate: self.fate.clone() };
         let result = operation(&mut Assignable::new(&self.kernel, &xen, &mut store));
         self.kernel.behave();
