@@ -12,7 +12,8 @@ use crate::host::name::DriverName;
 use crate::host::store::Store;
 
 /// Files of a function that are copied as they are.
-const AS_THEY_ARE: [&str; 5] = ["subsystem_vendor", "subsystem_device", "modalias", "numa_node", "revision"];
+const AS_THEY_ARE: [&str; 7] =
+    ["subsystem_vendor", "subsystem_device", "modalias", "numa_node", "revision", "resource", "irq"];
 /// The files of a store.
 const STORED: [&str; 2] = ["journal.a", "journal.b"];
 

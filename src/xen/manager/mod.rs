@@ -226,6 +226,19 @@ impl XenManager {
         Ok(self.assignable_in(&mut *self.connect()?).named(name)?)
     }
 
+    /// The guest of this name.
+    pub fn guest_named(&self, name: &str) -> Result<Option<DomainId>, XenError> {
+        let mut store = self.connect()?;
+        let folder = NodePath::new("/local/domain").map_err(StoreError::from)?;
+        for domain in numbers(&mut *store, &folder)? {
+            let at = folder.child(&format!("{domain}/name")).map_err(StoreError::from)?;
+            if store.find(None, &at)?.is_some_and(|its| its == name.as_bytes()) {
+                return Ok(Some(domain));
+            }
+        }
+        Ok(None)
+    }
+
     /// The machine loses a device: `Ok` means that nobody can reach it any more, and the host may remove it. Busy names
     /// the guest that has it.
     pub fn remove_device(&self, device: Sbdf) -> Result<(), XenError> {
@@ -259,7 +272,12 @@ fn carried<T>(operation: &Arc<Operation>, act: impl FnOnce() -> T) -> T {
 
 /// The guests that have a PCI backend, in order.
 fn guests<S: Store + ?Sized>(store: &mut S) -> Result<Vec<DomainId>, XenError> {
-    let names = match store.directory(None, &NodePath::new(BACKENDS).map_err(StoreError::from)?) {
+    numbers(store, &NodePath::new(BACKENDS).map_err(StoreError::from)?)
+}
+
+/// The folders that are domains' numbers, in order.
+fn numbers<S: Store + ?Sized>(store: &mut S, folder: &NodePath) -> Result<Vec<DomainId>, XenError> {
+    let names = match store.directory(None, folder) {
         Err(StoreError::Refused(Refusal::NotFound)) => Vec::new(),
         names => names?,
     };
