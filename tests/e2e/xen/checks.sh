@@ -1,0 +1,136 @@
+# What is promised, on real Xen: each check prints its name and what came of it.
+. /toolstack.sh
+pci=/sys/bus/pci
+log=/var/log/xen/console/guest-cards.log
+failed=0
+
+driver() { basename "$(readlink "$pci/devices/$1/driver" || echo none)"; }
+
+# The first function of an ID.
+function_of() {
+    local device
+    for device in "$pci"/devices/*; do
+        [ "$(cat "$device/vendor"):$(cat "$device/device")" != "$1" ] || { basename "$device"; return; }
+    done
+}
+
+# Runs a check in a process of its own.
+check() {
+    local name=$1
+    shift
+    # Not as a condition: `set -e` has no effect in one.
+    (set -e; "$@") >/tmp/said 2>&1
+    if [ $? -eq 0 ]; then
+        echo "$name: ok"
+    else
+        echo "$name: FAILED"
+        sed 's/^/    /' /tmp/said
+        failed=1
+    fi
+}
+
+same() { [ "$1" = "$2" ] || { echo "'$1' is not '$2'"; return 1; }; }
+
+# What the guest said that it uses, the last time.
+uses() { tr -d '\r' <"$log" | sed -n 's/^guest: uses //p' | tail -1 | sed 's/ *$//'; }
+
+# Waits until the guest uses these, and nothing else.
+guest_uses() {
+    local tries=0
+    until [ "$(uses)" = "$*" ]; do
+        tries=$((tries + 1))
+        if [ "$tries" -gt 60 ]; then
+            echo "the guest should use '$*'; it said:"
+            cat "$log"
+            xenstore-ls -f /local/domain/0/backend/pci
+            return 1
+        fi
+        sleep 0.5
+    done
+}
+
+network=$(function_of 0x8086:0x10d3)
+edu=$(function_of 0x1234:0x11e8)
+testdev=$(function_of 0x1b36:0x0005)
+ports=$(function_of 0x8086:0x10c9)
+# The guest's number, once there is one.
+guest() { xl domid cards; }
+
+three_cards_become_assignable() {
+    same "$(driver "$network") $(driver "$edu") $(driver "$testdev")" "e1000e none none"
+    assignable "$network" "$edu" "$testdev"
+    same "$(driver "$network") $(driver "$edu") $(driver "$testdev")" "pciback pciback pciback"
+}
+
+# It is made, and does not run yet.
+a_guest_is_made() {
+    cat >/etc/xen/cards <<-END
+	name = "cards"
+	type = "pv"
+	kernel = "/boot/vmlinux"
+	ramdisk = "/boot/guest.img"
+	extra = "console=hvc0 quiet iommu=soft panic=-1"
+	memory = 176
+	vcpus = 1
+	passthrough = "enabled"
+	e820_host = 1
+	on_poweroff = "destroy"
+	on_reboot = "destroy"
+	on_crash = "destroy"
+	$(configured "$network" "$edu" "$testdev")
+	END
+    timeout 120 xl create -p /etc/xen/cards
+}
+
+it_gets_the_set_before_it_starts_and_uses_all_of_it() {
+    give_first "$(guest)" "$network" "$edu" "$testdev"
+    xl unpause cards
+    guest_uses "edu network testdev"
+    # Never less on the way.
+    same "$(grep -c '^guest: uses' "$log")" 1
+}
+
+a_card_is_taken_while_it_runs() {
+    take "$(guest)" "$edu"
+    guest_uses "network testdev"
+}
+
+and_given_again() {
+    give "$(guest)" "$edu"
+    guest_uses "edu network testdev"
+}
+
+a_virtual_function_is_given() {
+    local tries=0
+    ip link set "$(ls "$pci/devices/$ports/net")" up
+    echo 1 >"$pci/devices/$ports/sriov_numvfs"
+    local function=$(basename "$(readlink "$pci/devices/$ports/virtfn0")")
+    assignable "$function"
+    give "$(guest)" "$function"
+    guest_uses "edu network testdev virtual"
+    take "$(guest)" "$function"
+    guest_uses "edu network testdev"
+    unassignable "$function"
+    echo 0 >"$pci/devices/$ports/sriov_numvfs"
+}
+
+the_guest_is_destroyed_and_all_is_as_before() {
+    xl destroy cards
+    unassignable "$network" "$edu" "$testdev"
+    same "$(driver "$network") $(driver "$edu") $(driver "$testdev")" "e1000e none none"
+    same "$(cat "$pci/drivers/pciback/slots")" ""
+    same "$(xenstore-ls /local/domain/0/backend/pci 2>/dev/null)" ""
+}
+
+no_record_is_left() { same "$(xenstore-ls /libxl/pci 2>/dev/null)" ""; }
+
+check three_cards_become_assignable three_cards_become_assignable
+check a_guest_is_made a_guest_is_made
+check it_gets_the_set_before_it_starts_and_uses_all_of_it it_gets_the_set_before_it_starts_and_uses_all_of_it
+check a_card_is_taken_while_it_runs a_card_is_taken_while_it_runs
+check and_given_again and_given_again
+check a_virtual_function_is_given a_virtual_function_is_given
+check the_guest_is_destroyed_and_all_is_as_before the_guest_is_destroyed_and_all_is_as_before
+# xl leaves an empty folder for each card.
+[ "$(cat /toolstack)" = xl ] || check no_record_is_left no_record_is_left
+exit $failed
