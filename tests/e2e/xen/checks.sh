@@ -62,24 +62,45 @@ three_cards_become_assignable() {
     same "$(driver "$network") $(driver "$edu") $(driver "$testdev")" "pciback pciback pciback"
 }
 
-# It is made, and does not run yet.
-a_guest_is_made() {
-    cat >/etc/xen/cards <<-END
-	name = "cards"
-	type = "pv"
+# Makes a guest that does not run yet. What else is to stand in its configuration comes from the standard input.
+make() {
+    local name=$1 memory=$2 rest
+    rest=$(cat)
+    cat >"/etc/xen/$name" <<-END
+	name = "$name"
 	kernel = "/boot/vmlinux"
 	ramdisk = "/boot/guest.img"
 	extra = "console=hvc0 quiet iommu=soft panic=-1"
-	memory = 176
+	memory = $memory
 	vcpus = 1
-	passthrough = "enabled"
-	e820_host = 1
 	on_poweroff = "destroy"
 	on_reboot = "destroy"
 	on_crash = "destroy"
+	$rest
+	END
+    timeout 120 xl create -p "/etc/xen/$name"
+}
+
+# What the hypervisor in memory is tested to do, this one does too.
+the_hypervisor_is_as_simulated() {
+    printf 'type = "pv"\npassthrough = "enabled"\n' | make one 96
+    printf 'type = "pv"\npassthrough = "enabled"\n' | make two 96
+    printf 'type = "pv"\n' | make without 96
+    printf 'type = "pvh"\n' | make pvh 96
+    PCIDEVS_XEN_GUESTS="$(for name in one two without pvh; do xl domid $name; done | tr '\n' ' ')" \
+        PCIDEVS_XEN_DEVICE=$network timeout 60 tests --nocapture hypercall::same::the_real >/tmp/tests 2>&1 ||
+        { cat /tmp/tests; return 1; }
+    ! grep skipped /tmp/tests
+    for name in one two without pvh; do xl destroy "$name"; done
+}
+
+a_guest_is_made() {
+    make cards 176 <<-END
+	type = "pv"
+	passthrough = "enabled"
+	e820_host = 1
 	$(configured "$network" "$edu" "$testdev")
 	END
-    timeout 120 xl create -p /etc/xen/cards
 }
 
 it_gets_the_set_before_it_starts_and_uses_all_of_it() {
@@ -125,6 +146,7 @@ the_guest_is_destroyed_and_all_is_as_before() {
 no_record_is_left() { same "$(xenstore-ls /libxl/pci 2>/dev/null)" ""; }
 
 check three_cards_become_assignable three_cards_become_assignable
+check the_hypervisor_is_as_simulated the_hypervisor_is_as_simulated
 check a_guest_is_made a_guest_is_made
 check it_gets_the_set_before_it_starts_and_uses_all_of_it it_gets_the_set_before_it_starts_and_uses_all_of_it
 check a_card_is_taken_while_it_runs a_card_is_taken_while_it_runs

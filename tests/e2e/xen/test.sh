@@ -25,6 +25,10 @@ fetch() {
 build() {
     cargo build --features cli,xen --bin pcidevs
     strip -o "$kept/pcidevs" "${CARGO_TARGET_DIR:-$PWD/target}/debug/pcidevs"
+    # The tests of src/xen, for what they ask of a real hypervisor.
+    cargo test --features cli,xen --test xen --no-run
+    strip -o "$kept/tests" "$(cargo test --features cli,xen --test xen --no-run --message-format=short 2>&1 |
+        sed -n 's/.*Executable .*(\(.*\))$/\1/p')"
 }
 
 # The guest: busybox, the front end, drivers for the cards.
@@ -48,7 +52,7 @@ make_host() {
         "$image"/var/{lib/xen,lib/xenstored,log/xen/console}
     ln -s ../run "$image/var/run"
     cp "$busybox" "$image/bin/busybox"
-    cp "$kept/pcidevs" "$image/bin/"
+    cp "$kept/pcidevs" "$kept/tests" "$image/bin/"
     for program in xl xenstored xenconsoled xen-init-dom0; do cp "$root/usr/lib/xen-$xen/bin/$program" "$image/xen/bin/"; done
     cp "$root/usr/bin/xenstore" "$image/xen/bin/"
     for program in ls read write rm exists; do ln -s xenstore "$image/xen/bin/xenstore-$program"; done
@@ -59,7 +63,7 @@ make_host() {
     cp -L "$root"/usr/lib/x86_64-linux-gnu/libxenctrl.so.$xen "$image/lib/x86_64-linux-gnu/"
     # The last one ends threads, and is loaded only then.
     copy_libraries "$libraries" "$image" "$image"/xen/bin/{xl,xenstored,xenconsoled,xen-init-dom0,xenstore} \
-        "$image/bin/pcidevs" "$image"/lib/x86_64-linux-gnu/libxenctrl.so.$xen
+        "$image"/bin/{pcidevs,tests} "$image"/lib/x86_64-linux-gnu/libxenctrl.so.$xen
     cp -L /lib/x86_64-linux-gnu/libgcc_s.so.1 "$image/lib/x86_64-linux-gnu/"
     copy_modules "$kept/kernel/root" "$image" xen-pciback xen-gntdev xen-gntalloc xen-evtchn xen-privcmd xenfs e1000e igb
     cp "$kept/vmlinux" "$image/boot/"
@@ -75,7 +79,7 @@ make_host() {
 # tests and have no driver (edu, pci-testdev). The cards' other end is QEMU itself, which answers a ping.
 boot() {
     emulate "$kept/qemu/root" -machine q35,kernel-irqchip=split,vmport=off,smbus=off,sata=off \
-        -accel tcg,thread=multi -cpu qemu64 -smp 1 -m "${PCIDEVS_MEMORY:-800}" \
+        -accel tcg,thread=multi -cpu qemu64,+npt -smp 1 -m "${PCIDEVS_MEMORY:-1100}" \
         -device intel-iommu,intremap=on,caching-mode=on \
         -device pcie-root-port,id=port1,chassis=1,slot=1,bus=pcie.0 \
         -device pcie-root-port,id=port2,chassis=2,slot=2,bus=pcie.0 \
