@@ -94,6 +94,45 @@ the_hypervisor_is_as_simulated() {
     for name in one two without pvh; do xl destroy "$name"; done
 }
 
+# Waits until a node of the store says this.
+says() {
+    local tries=0
+    until [ "$(xenstore-read "$1" 2>/dev/null)" = "$2" ]; do
+        tries=$((tries + 1))
+        [ "$tries" -lt 60 ] || { echo "$1 does not say $2"; xenstore-ls -f "${1%/*}"; return 1; }
+        sleep 0.5
+    done
+}
+
+# libxl's order of writes, a transaction for each device, slowed down until driver and guest look in between: the guest has a
+# part, and both sides are content. Nobody would ever tell; that it was only this is seen when somebody does.
+a_transaction_for_each_device_gives_a_part() {
+    local guest be fe options="msitranslate=0,power_mgmt=0,permissive=0,rdm_policy=strict"
+    printf 'type = "pv"\npassthrough = "enabled"\n' | make part 128
+    guest=$(xl domid part)
+    be=/local/domain/0/backend/pci/$guest/0
+    fe=/local/domain/$guest/device/pci/0
+    xenstore-write "$be" "" "$fe" ""
+    xenstore-chmod "$be" n0 "r$guest"
+    xenstore-chmod "$fe" "n$guest" r0
+    xenstore-write "$fe/backend" "$be" "$fe/backend-id" 0 "$fe/state" 1 \
+        "$be/frontend" "$fe" "$be/frontend-id" "$guest" "$be/domain" part "$be/online" 1 "$be/state" 1 \
+        "$be/key-0" "$edu" "$be/dev-0" "$edu" "$be/opts-0" "$options" "$be/num_devs" 1
+    says "$be/state" 3
+    xl unpause part
+    says "$be/state" 4
+    says "$fe/state" 4
+    xenstore-write "$be/key-1" "$testdev" "$be/dev-1" "$testdev" "$be/opts-1" "$options" "$be/state-1" 1 "$be/num_devs" 2
+    sleep 2
+    same "$(xenstore-read "$be/state-1") $(xenstore-read "$be/vdev-1" 2>/dev/null)" "1 "
+    xenstore-write "$be/state" 7
+    says "$be/state-1" 3
+    says "$be/state" 4
+    # libxl finds the cards in the store, and takes them back; what it was not asked to give it cannot take, and says so.
+    xl destroy part
+    same "$(driver "$edu") $(driver "$testdev")" "pciback pciback"
+}
+
 a_guest_is_made() {
     make cards 176 <<-END
 	type = "pv"
@@ -147,6 +186,7 @@ no_record_is_left() { same "$(xenstore-ls /libxl/pci 2>/dev/null)" ""; }
 
 check three_cards_become_assignable three_cards_become_assignable
 check the_hypervisor_is_as_simulated the_hypervisor_is_as_simulated
+check a_transaction_for_each_device_gives_a_part a_transaction_for_each_device_gives_a_part
 check a_guest_is_made a_guest_is_made
 check it_gets_the_set_before_it_starts_and_uses_all_of_it it_gets_the_set_before_it_starts_and_uses_all_of_it
 check a_card_is_taken_while_it_runs a_card_is_taken_while_it_runs

@@ -55,7 +55,7 @@ make_host() {
     cp "$kept/pcidevs" "$kept/tests" "$image/bin/"
     for program in xl xenstored xenconsoled xen-init-dom0; do cp "$root/usr/lib/xen-$xen/bin/$program" "$image/xen/bin/"; done
     cp "$root/usr/bin/xenstore" "$image/xen/bin/"
-    for program in ls read write rm exists; do ln -s xenstore "$image/xen/bin/xenstore-$program"; done
+    for program in ls read write rm chmod; do ln -s xenstore "$image/xen/bin/xenstore-$program"; done
     # Where libxl looks for its helpers.
     ln -s /xen "$image/usr/lib/xen-$xen"
     cp -r "$root/etc/xen/scripts" "$image/etc/xen/"
