@@ -29,6 +29,11 @@ impl Fake {
             let is_vfio = parsed.is_ok_and(|driver| driver.is_stub() && driver != *"pci-stub");
             fake.add_driver(&name, FakeDriver { is_vfio, makes_vfs: true, ..FakeDriver::default() });
         }
+        // pciback says by itself what it may take.
+        let slots = kernel.read(&function::sys("bus/pci/drivers/pciback/slots")?, 1 << 20);
+        let slots = function::optional(slots)?.unwrap_or_default();
+        let slots = String::from_utf8_lossy(&slots);
+        fake.machine().pciback.slots.extend(slots.lines().filter_map(|line| line.parse::<Sbdf>().ok()));
         for address in function::all(&*kernel)? {
             fake.copy(&*kernel, address)?;
         }
