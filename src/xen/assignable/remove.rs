@@ -89,8 +89,9 @@ impl<S: Store + ?Sized> Assignable<'_, S> {
         afterwards: Afterwards,
         done: &mut Done,
     ) -> Step {
-        done.quarantine_ended = true;
+        // The hypervisor does all of it or nothing.
         self.end_quarantine(device)?;
+        done.quarantine_ended = true;
         done.leaves_pciback = true;
         driver::unbind_from(self.kernel, device, PCIBACK)?;
         driver::remove_slot(self.kernel, device)?;

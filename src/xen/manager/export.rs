@@ -35,7 +35,7 @@ impl XenManager {
         if set.is_empty() {
             return Err(PcibackError::Set.into());
         }
-        let mut store = (self.connect)()?;
+        let mut store = self.connect()?;
         let name = self.check_guest(&mut *store, guest)?;
         for export in set {
             self.check_device(guest, export.device)?;
@@ -73,7 +73,7 @@ impl XenManager {
     /// Takes everything from a guest that is dead, or whose backend has given up. Nothing of it is left in the store, and
     /// the devices stay on pciback.
     pub fn release(&self, guest: DomainId) -> Result<Released, XenError> {
-        let mut store = (self.connect)()?;
+        let mut store = self.connect()?;
         let at_state = Place::new(guest).backend()?.child("state").map_err(StoreError::from)?;
         let is_over = store.find(None, &at_state)?.is_some_and(|state| State::read(&state).is_over());
         if store.is_introduced(guest)? && !is_over {

@@ -65,7 +65,6 @@ pub(super) struct Held {
 pub struct XenManager {
     core: Arc<Core>,
     lifecycle: Lifecycle<XenPlatform>,
-    connect: Connect,
     held: Mutex<BTreeMap<Sbdf, Held>>,
     troubles: Vec<String>,
 }
@@ -92,9 +91,9 @@ impl XenManager {
         connect: Connect,
         patience: Patience,
     ) -> Result<Self, XenError> {
-        let core = Arc::new(Core::new(kernel, hypervisor, patience));
+        let core = Arc::new(Core::new(kernel, hypervisor, connect, patience));
         let lifecycle = Lifecycle::new(XenPlatform::new(core.clone()))?;
-        let mut manager = Self { core, lifecycle, connect, held: Mutex::default(), troubles: Vec::new() };
+        let mut manager = Self { core, lifecycle, held: Mutex::default(), troubles: Vec::new() };
         manager.find_devices()?;
         manager.find_exports()?;
         Ok(manager)
@@ -123,9 +122,9 @@ impl XenManager {
 
     /// Replays what is: no hook writes anything.
     fn find_exports(&mut self) -> Result<(), XenError> {
-        let mut store = (self.connect)()?;
+        let mut store = self.connect()?;
         let listed = self.assignable_in(&mut *store).list()?;
-        let replay = Operation::new(Kind::Replay, (self.connect)()?);
+        let replay = Operation::new(Kind::Replay, self.connect()?);
         let on_pciback: Vec<Member> = listed
             .iter()
             .filter(|one| assignable::is_on_pciback(&*self.core.kernel, one.device))
@@ -168,6 +167,10 @@ impl XenManager {
         hold.ok_or(XenError::Assignable(AssignableError::NotFound(device)))
     }
 
+    fn connect(&self) -> Result<Box<dyn Store + Send>, StoreError> {
+        (self.core.connect)()
+    }
+
     fn assignable_in<'a, S: Store + ?Sized>(&'a self, store: &'a mut S) -> Assignable<'a, S> {
         Assignable::new(&*self.core.kernel, &*self.core.hypervisor, store)
     }
@@ -178,7 +181,7 @@ impl XenManager {
         kind: Kind,
         act: impl FnOnce() -> Result<(), TransitionError>,
     ) -> Result<Arc<Operation>, XenError> {
-        let operation = Operation::new(kind, (self.connect)()?);
+        let operation = Operation::new(kind, self.connect()?);
         match carried(&operation, act) {
             Ok(()) => Ok(operation),
             Err(error) => Err(operation.explain(error)),
@@ -190,7 +193,7 @@ impl XenManager {
         let is_on = assignable::is_on_pciback(&*self.core.kernel, device);
         if is_on || self.lifecycle.lock(device).is_err() {
             // Nothing moves: a name, a quarantine that was cut off; or an error that says why not.
-            return Ok(self.assignable_in(&mut *(self.connect)()?).add(device, name)?);
+            return Ok(self.assignable_in(&mut *self.connect()?).add(device, name)?);
         }
         let kind = Kind::Make { name: name.map(str::to_owned) };
         self.carry_out(kind, || self.lifecycle.quarantine(&[Member::new(device)]))?;
@@ -206,7 +209,7 @@ impl XenManager {
         let owner = self.lifecycle.lock(device).map(|device| device.owner());
         if owner != Ok(Owner::Quarantine) {
             // Exported, half done after a crash, or never assignable: the records say which.
-            return Ok(self.assignable_in(&mut *(self.connect)()?).remove(device, afterwards)?);
+            return Ok(self.assignable_in(&mut *self.connect()?).remove(device, afterwards)?);
         }
         let kind = Kind::Unmake { afterwards };
         self.carry_out(kind, || self.lifecycle.deassign(&[Member::new(device)], Owner::Quarantine))?;
@@ -215,12 +218,12 @@ impl XenManager {
 
     /// All devices that are assignable, or were about to be.
     pub fn assignable(&self) -> Result<Vec<AssignableDevice>, XenError> {
-        Ok(self.assignable_in(&mut *(self.connect)()?).list()?)
+        Ok(self.assignable_in(&mut *self.connect()?).list()?)
     }
 
     /// The device of this name.
     pub fn named(&self, name: &str) -> Result<Option<Sbdf>, XenError> {
-        Ok(self.assignable_in(&mut *(self.connect)()?).named(name)?)
+        Ok(self.assignable_in(&mut *self.connect()?).named(name)?)
     }
 
     /// The machine loses a device: `Ok` means that nobody can reach it any more, and the host may remove it. Busy names
@@ -236,7 +239,7 @@ impl XenManager {
 
     /// The guests that have devices, and which.
     pub fn exports(&self) -> Result<Vec<(DomainId, Vec<Exported>)>, XenError> {
-        let mut store = (self.connect)()?;
+        let mut store = self.connect()?;
         let mut all = Vec::new();
         for guest in guests(&mut *store)? {
             let devices = Toolstack::new(&mut *store, guest).list()?;

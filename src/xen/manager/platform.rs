@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
+use super::Connect;
 use super::error::XenError;
 use super::grants::AllGranted;
 use super::operation::{Current, Kind, Operation, Published};
@@ -24,7 +25,7 @@ use crate::sync::DefaultLock;
 use crate::transition::Transition;
 use crate::xen::assignable::{self, Assignable};
 use crate::xen::hypercall::Hypervisor;
-use crate::xen::pciback::{Export, Options, Outcome, Patience, PcibackError, Toolstack};
+use crate::xen::pciback::{Export, Exported, Options, Outcome, Patience, PcibackError, Toolstack};
 use crate::xen::store::Store;
 
 use super::export::Waiting;
@@ -39,13 +40,20 @@ pub(super) struct Core {
     pub(super) kernel: Arc<dyn Kernel>,
     pub(super) hypervisor: Arc<dyn Hypervisor>,
     pub(super) granted: Mutex<AllGranted>,
+    pub(super) connect: Connect,
     patience: Patience,
     started: Instant,
 }
 
 impl Core {
-    pub(super) fn new(kernel: Arc<dyn Kernel>, hypervisor: Arc<dyn Hypervisor>, patience: Patience) -> Self {
-        Self { kernel, hypervisor, granted: Mutex::new(BTreeMap::new()), patience, started: Instant::now() }
+    pub(super) fn new(
+        kernel: Arc<dyn Kernel>,
+        hypervisor: Arc<dyn Hypervisor>,
+        connect: Connect,
+        patience: Patience,
+    ) -> Self {
+        let granted = Mutex::new(BTreeMap::new());
+        Self { kernel, hypervisor, granted, connect, patience, started: Instant::now() }
     }
 
     pub(super) fn toolstack<'s, S: Store + ?Sized>(
@@ -100,6 +108,22 @@ impl XenPlatform {
         Some(Box::new(View::new(self.core.clone(), whose)))
     }
 
+    /// Whether a publication that failed may be in the store all the same: a store that fails when it is asked what became
+    /// of it has committed before, or nobody knows.
+    fn may_be_there(&self, error: &PcibackError, guest: DomainId, set: &[Export]) -> bool {
+        match error {
+            PcibackError::Unsettled { outcome, .. } => *outcome == Outcome::Pending,
+            PcibackError::Store(_) => {
+                let look = (self.core.connect)()
+                    .map_err(PcibackError::from)
+                    .and_then(|mut store| self.core.toolstack(&mut *store, guest).list());
+                let is_of_set = |one: &Exported| set.iter().any(|export| export.device == one.device);
+                look.map_or(true, |there| there.iter().any(is_of_set))
+            }
+            _ => false,
+        }
+    }
+
     /// The last member of the set has all that it needs: now all of them are published.
     fn export(&self, operation: &Operation, device: Sbdf) -> Result<Export, HookError> {
         let Kind::Export { guest, name, set, waiting } = &operation.kind else {
@@ -115,8 +139,8 @@ impl XenPlatform {
         drop(state);
         match self.core.publish(operation, *guest, name, set) {
             Ok(how) => operation.state().published = Some(how),
-            // It is in the store and the driver may be at it: the devices are the guest's until it is known.
-            Err(error @ PcibackError::Unsettled { outcome: Outcome::Pending, .. }) => {
+            // It is in the store, and the driver may be at it: the devices are the guest's until more is known.
+            Err(error) if self.may_be_there(&error, *guest, set) => {
                 let mut state = operation.state();
                 (state.published, state.pending) = (Some(Published::Added), Some(error));
                 return Ok(export);
