@@ -147,7 +147,7 @@ fn where_there_is_no_xen_the_real_one_says_what_is_missing() {
         Ok(xen) => assert!(xen.domain(DomainId::new(0)).is_ok()),
         Err(HypercallError::NoLibrary { looked_for }) => assert!(!looked_for.is_empty()),
         Err(error) => {
-            assert!(error.to_string().contains("Xen") || error.to_string().contains("hypervisor"), "{error}")
+            assert!(error.to_string().contains("Xen") || error.to_string().contains("hypervisor"), "{error}");
         }
     }
 }
