@@ -174,6 +174,16 @@ a_virtual_function_is_given() {
     echo 0 >"$pci/devices/$ports/sriov_numvfs"
 }
 
+the_host_cannot_have_it_meanwhile() {
+    if unassignable "$network" >/tmp/refusal 2>&1; then
+        echo "it was taken from the guest"
+        return 1
+    fi
+    grep -F "pciback export of domain $(guest)" /tmp/refusal || { cat /tmp/refusal; return 1; }
+    same "$(driver "$network")" pciback
+    guest_uses "edu network testdev"
+}
+
 the_guest_is_destroyed_and_all_is_as_before() {
     xl destroy cards
     unassignable "$network" "$edu" "$testdev"
@@ -192,6 +202,8 @@ check it_gets_the_set_before_it_starts_and_uses_all_of_it it_gets_the_set_before
 check a_card_is_taken_while_it_runs a_card_is_taken_while_it_runs
 check and_given_again and_given_again
 check a_virtual_function_is_given a_virtual_function_is_given
+# xl takes it from under the guest.
+[ "$(cat /toolstack)" = xl ] || check the_host_cannot_have_it_meanwhile the_host_cannot_have_it_meanwhile
 check the_guest_is_destroyed_and_all_is_as_before the_guest_is_destroyed_and_all_is_as_before
 # xl leaves an empty folder for each card.
 [ "$(cat /toolstack)" = xl ] || check no_record_is_left no_record_is_left
