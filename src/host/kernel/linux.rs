@@ -137,7 +137,7 @@ impl Kernel for Linux {
 
     fn load_module(&self, name: &str) -> Result<(), Errno> {
         let mut modprobe = Command::new("modprobe");
-        modprobe.args(["--quiet", "--", name]);
+        modprobe.args(["-q", "--", name]);
         modprobe.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         match modprobe.status() {
             Ok(status) if status.success() => Ok(()),
