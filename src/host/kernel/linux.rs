@@ -6,7 +6,9 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
+use super::vfio;
 use super::{GroupFile, Kernel, Place, Root};
+use crate::Sbdf;
 use crate::errno::Errno;
 use crate::platform::GroupId;
 
@@ -133,6 +135,10 @@ impl Kernel for Linux {
         // A file that is no device would never say EBUSY.
         let file = OpenOptions::new().read(true).write(true).custom_flags(NONBLOCK).open(path);
         Ok(Box::new(OpenGroup { _file: file.map_err(errno)? }))
+    }
+
+    fn hot_reset(&self, device: Sbdf, groups: &[GroupId]) -> Result<(), Errno> {
+        vfio::hot_reset(&self.dev.join("vfio"), device, groups)
     }
 
     fn load_module(&self, name: &str) -> Result<(), Errno> {

@@ -60,7 +60,11 @@ build() {
     cargo build --features cli --bin pcidevs --target "$target"
     cargo build --manifest-path "$here/host/holder/Cargo.toml" --target-dir "$kept/holder" --target "$target"
     mkdir -p "$kept/bin"
+    local suite
+    suite=$(cargo test --features host --test host --target "$target" --no-run --message-format json |
+        sed -n 's/.*"executable":"\([^"]*host-[^"]*\)".*/\1/p')
     strip -o "$kept/bin/pcidevs" "${CARGO_TARGET_DIR:-$PWD/target}/$target/debug/pcidevs"
+    strip -o "$kept/bin/suite" "$suite"
     strip -o "$kept/bin/holder" "$kept/holder/$target/debug/pcidevs-holder"
 }
 
@@ -99,10 +103,11 @@ make_image() {
 }
 
 # A machine with an IOMMU: a card alone on its port (e1000e), one that makes virtual functions (igb), a disk that does
-# (nvme), two old cards in one group behind a bridge to conventional PCI, a card of two functions.
+# (nvme), two old cards in one group behind a bridge to conventional PCI, a card of two functions, and one of two that
+# only their bus resets.
 boot() {
     local kernel=$1 root=$kept/qemu/root port ports=()
-    for port in 1 2 3 4 5; do
+    for port in 1 2 3 4 5 6; do
         ports+=(-device "pcie-root-port,id=port$port,chassis=$port,slot=$port,bus=pcie.0")
     done
     truncate -s 16M "$kept/disk"
@@ -118,6 +123,7 @@ boot() {
         -device nvme-ns,drive=disk,bus=nvme,nsid=1 \
         -device pcie-pci-bridge,id=old,bus=port4 -device e1000,bus=old,addr=1 -device e1000,bus=old,addr=2 \
         -device e1000e,bus=port5,addr=0.0,multifunction=on -device e1000e,bus=port5,addr=0.1 \
+        -device e1000,bus=port6,addr=0.0,multifunction=on -device e1000,bus=port6,addr=0.1 \
         -kernel "$(ls "$kept/$kernel"/root/boot/vmlinuz-*)" -initrd "$kept/$kernel.img" \
         -append "console=ttyS0 quiet intel_iommu=on panic=-1 tsc=reliable" </dev/null
 }
@@ -131,9 +137,10 @@ run() {
     build
     for kernel in $kernels; do
         make_image "$kernel"
-        boot "$kernel" | tr -d '\r' | tee "$kept/$kernel.log" | grep --line-buffered -E '^==|: (ok|FAILED)' || true
+        boot "$kernel" | tr -d '\r' | tee "$kept/$kernel.log" |
+            sed -unE '/^==/p; /^[a-z_]+: (ok|FAILED)/p; s/^test (same::.*) \.\.\. (ok|FAILED)$/\1: \2/p' || true
         # A guest that hangs or dies says no end.
-        if grep -q ': FAILED' "$kept/$kernel.log" || ! grep -q '^== end 0$' "$kept/$kernel.log"; then
+        if grep -qE '(:|\.\.\.) FAILED' "$kept/$kernel.log" || ! grep -q '^== end 0$' "$kept/$kernel.log"; then
             failed="$failed $kernel"
             echo "== $kernel failed; all that it said is in $kept/$kernel.log"
         fi
