@@ -108,7 +108,7 @@ impl BarMap {
     }
 
     /// No byte of this is a BAR's either. For ranges in which none is enabled yet.
-    pub(in crate::vpci) fn keep_off(&mut self, range: AddressRange) -> Result<(), NoMemory> {
+    pub(in crate::vpci) fn keep_off(&mut self, range: &AddressRange) -> Result<(), NoMemory> {
         self.ranges.reserve(range)
     }
 

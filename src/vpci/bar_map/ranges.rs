@@ -20,9 +20,9 @@ impl Ranges {
     }
 
     /// No BAR may be here either.
-    pub(super) fn reserve(&mut self, range: AddressRange) -> Result<(), NoMemory> {
+    pub(super) fn reserve(&mut self, range: &AddressRange) -> Result<(), NoMemory> {
         self.reserved.try_reserve(1)?;
-        self.reserved.extend(Extent::of_range(&range));
+        self.reserved.extend(Extent::of_range(range));
         merge(&mut self.reserved);
         Ok(())
     }
