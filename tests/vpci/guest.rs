@@ -150,10 +150,9 @@ impl Backing for Memory {
 
 /// A guest's addresses, with these windows of configuration space.
 pub(crate) fn layout(ecam: &[Ecam]) -> Layout<'_> {
-    let windows = [AddressRange::memory(WINDOW), AddressRange::io(0x1000..=0xffff)];
-    let reserved = ecam.iter().map(|it| AddressRange::memory(it.base()..=it.base() + (it.size() - 1)));
-    let bars = BarMap::new(&windows, &reserved.collect::<Vec<_>>()).unwrap();
-    Layout { ecam, extended: ExtendedRegisters::Absent, bars }
+    // Configuration space is within it, and no BAR's all the same.
+    let windows = [AddressRange::memory(ECAM..=*WINDOW.end()), AddressRange::io(0x1000..=0xffff)];
+    Layout { ecam, extended: ExtendedRegisters::Absent, bars: BarMap::new(&windows, &[]).unwrap() }
 }
 
 /// A guest and the machine around it.

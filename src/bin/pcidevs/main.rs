@@ -7,6 +7,8 @@ mod host;
 mod list;
 mod soak;
 mod source;
+#[cfg(target_os = "linux")]
+mod xen;
 
 use std::process::ExitCode;
 
@@ -29,6 +31,9 @@ enum Command {
     #[cfg(target_os = "linux")]
     #[command(flatten)]
     Host(host::Command),
+    /// Give devices to Xen's guests, and take them back.
+    #[cfg(target_os = "linux")]
+    Xen(xen::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -37,5 +42,7 @@ fn main() -> ExitCode {
         Command::Soak(arguments) => soak::run(&arguments),
         #[cfg(target_os = "linux")]
         Command::Host(command) => host::run(&command),
+        #[cfg(target_os = "linux")]
+        Command::Xen(arguments) => xen::run(&arguments),
     }
 }

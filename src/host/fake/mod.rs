@@ -10,6 +10,7 @@
 //! | `function` | functions and drivers, as a test describes them |
 //! | `binding` | probing, binding, unbinding, virtual functions, resets |
 //! | `files` | which file is which |
+//! | `pciback` | xen-pciback and its lists |
 //! | `script` | writes that fail, crashes, and what was written |
 //! | `disk` | the store |
 //! | `copy` | a copy of a real machine, to try things on |
@@ -19,6 +20,7 @@ mod copy;
 mod disk;
 mod files;
 mod function;
+mod pciback;
 mod script;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -74,8 +76,13 @@ struct Machine {
     hides_groups: bool,
     /// The kernel it was copied from, for what was not.
     behind: Option<Arc<dyn Kernel>>,
+    /// Functions that were removed and are still plugged in.
+    removed: BTreeMap<Sbdf, Function>,
+    /// `vfio-pci` makes virtual functions.
+    vfio_makes_vfs: bool,
     /// What a test has put somewhere: it is there whatever the machine says.
     files: BTreeMap<(Root, String), Content>,
+    pciback: pciback::Pciback,
 }
 
 /// What a test has put at a place.
@@ -161,9 +168,13 @@ impl Fake {
         self.machine().files.insert((root, path.into()), content);
     }
 
-    /// A guest opens a device: `None` if it is not on VFIO. Until this is dropped it is in use.
+    /// A guest opens a device: `None` if it is not on VFIO, or a host driver has a device of its group. Until this is
+    /// dropped it is in use.
     pub fn open_device(&self, address: Sbdf) -> Option<OpenDevice> {
         let mut machine = self.machine();
+        if !machine.is_viable(machine.functions.get(&address)?.is.group) {
+            return None;
+        }
         let driver = machine.functions.get(&address)?.driver.clone()?;
         let is_vfio = machine.drivers.get(&driver).is_some_and(|driver| driver.is_vfio);
         let function = machine.functions.get_mut(&address).filter(|_| is_vfio)?;
