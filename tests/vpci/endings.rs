@@ -47,6 +47,18 @@ fn what_waited_when_a_binding_ended_is_carried_out_when_it_comes_back() {
 }
 
 #[test]
+fn a_function_that_is_taken_away_masters_the_bus_no_more_and_does_again_when_it_comes_back() {
+    let stage = Stage::new();
+    stage.write(COMMAND, 4);
+    assert_eq!(stage.story(), ["bus master On"]);
+    fail_the_next_reset(&stage);
+    stage.deassign().unwrap_err();
+    assert_eq!(stage.story(), ["bus master Off", "bus master On"]);
+    stage.deassign().unwrap();
+    assert_eq!(stage.story(), ["bus master Off"]);
+}
+
+#[test]
 fn a_poisoned_function_comes_back_poisoned() {
     let stage = Stage::new();
     assert!(stage.bus.bar_write(seen(), 0, 3, &[1]).wait());

@@ -84,7 +84,9 @@ impl<X: Modelled, D: Modelled + Send, W: Wiring, L: RawLock> Attachment<X> for B
             let is_free = || !under_lock(&reach, |function| function.is_in_the_way()).unwrap_or(false);
             waiting::until(mapper, wiring, is_free);
         }
-        let silenced = executor::silence(&reach, mapper, wiring, target(device));
+        // Whatever fails, all of it is tried.
+        let quiesced = executor::quiesce(&reach, wiring, target(device));
+        let silenced = quiesced.and(executor::silence(&reach, mapper, wiring, target(device)));
         if silenced.is_ok() {
             device.with(&mut |data| self.kept = data.function().take());
         }

@@ -10,9 +10,9 @@ use super::mapper::{Mapper, NOT_UNMAPPED, Outcome};
 use super::waiting::{Waits, guarded, report};
 use super::wiring::{Target, Wiring};
 use crate::memory::Shared;
-use crate::platform::HookError;
+use crate::platform::{HookError, Switch};
 use crate::sync::RawLock;
-use crate::vpci::capability::{Level, VectorWork};
+use crate::vpci::capability::{Level, PowerState, VectorWork};
 use crate::vpci::function::{BarSet, Bond, Function, Work};
 
 /// A way to a function under its device's lock.
@@ -179,6 +179,24 @@ impl<R: Reach, L: RawLock> Drop for Part<'_, R, L> {
             self.end(false);
         }
     }
+}
+
+/// Tells the outside that a function whose binding ends masters the bus no more, and is in D0 for its next owner.
+pub(super) fn quiesce(reach: &impl Reach, wiring: &impl Wiring, target: Target) -> Result<(), HookError> {
+    let told = under_lock(reach, |function| *function.told()).unwrap_or_default();
+    let mut result = Ok(());
+    if told.is_master {
+        result = guarded(|| wiring.bus_master(target, Switch::Off));
+        under_lock(reach, |function| function.told().is_master = result.is_err());
+    }
+    if told.power != PowerState::D0 {
+        let done = guarded(|| wiring.power(target, PowerState::D0));
+        if done.is_ok() {
+            under_lock(reach, |function| function.told().power = PowerState::D0);
+        }
+        result = result.and(done);
+    }
+    result
 }
 
 /// Takes back everything that is mapped, routed or asserted for a function that does not answer any more. What could

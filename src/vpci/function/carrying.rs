@@ -9,7 +9,7 @@ use core::num::NonZeroUsize;
 
 use super::effect::{Asked, Effect, Effects, Queue};
 use super::silence::{State, shielded};
-use super::{BarSet, Function, Mapping, Work};
+use super::{Activity, BarSet, Function, Mapping, Work};
 use crate::address::Sbdf;
 use crate::memory::Shared;
 use crate::sync::{AtomicBool, AtomicUsize, Ordering};
@@ -135,8 +135,16 @@ impl Function {
         let all = core::mem::take(&mut self.interrupted);
         let all = all.and(Effect::Decode).and(Effect::Vectors).and(Effect::Intx);
         let all = all.and_if(self.model.is_bridge, Effect::Buses);
+        let all = all
+            .and_if(self.model.command.is_master(), Effect::BusMaster)
+            .and_if(self.model.power.state() != PowerState::D0, Effect::Power);
         // Whoever unveils it carries them out.
         let _asked = self.queue.ask(Asked::NOTHING, all);
+    }
+
+    /// What the outside was told of bus mastering and power.
+    pub(in crate::vpci) fn told(&mut self) -> &mut Activity {
+        &mut self.model.told
     }
 
     /// Whether it has bus numbers.

@@ -45,6 +45,8 @@ pub(in crate::vpci) struct Model {
     pub(in crate::vpci) bars: Bars,
     pub(in crate::vpci) interrupts: Interrupts,
     pub(in crate::vpci) power: Power,
+    /// What the outside was last told of the two.
+    pub(in crate::vpci) told: Activity,
     /// What the device asked for, in its own numbers.
     pub(in crate::vpci) wishes: u64,
     /// The bus numbers of a bridge: primary, secondary, subordinate.
@@ -58,6 +60,13 @@ pub(in crate::vpci) struct Model {
     pub(in crate::vpci) resizable: [Option<Resizable>; 6],
     /// The virtual functions that it can show.
     pub(in crate::vpci) sriov: Option<Box<Sriov>>,
+}
+
+/// Whether a function masters the bus, and its power state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::vpci) struct Activity {
+    pub(in crate::vpci) is_master: bool,
+    pub(in crate::vpci) power: PowerState,
 }
 
 impl Model {
@@ -77,6 +86,7 @@ impl Model {
             bars: Bars::default(),
             interrupts: Interrupts::default(),
             power: Power::new(false),
+            told: Activity::default(),
             wishes: 0,
             buses: [0; 3],
             virtual_functions: 0,

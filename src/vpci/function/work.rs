@@ -65,9 +65,13 @@ impl Model {
                 Work::Intx(level)
             }
             Effect::BusMaster => {
+                self.told.is_master = self.command.is_master();
                 Work::BusMaster(if self.command.is_master() { Switch::On } else { Switch::Off })
             }
-            Effect::Power => Work::Power(self.power.state()),
+            Effect::Power => {
+                self.told.power = self.power.state();
+                Work::Power(self.told.power)
+            }
             Effect::Reset => Work::Reset,
             Effect::Buses => Work::Buses(self.buses),
             Effect::VirtualFunctions => Work::VirtualFunctions(self.virtual_functions),
