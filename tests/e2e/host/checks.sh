@@ -238,5 +238,5 @@ export PCIDEVS_RIG="card=$card/e1000e other=$other/igb pf=$(functions 0x1b36:0x0
     pair=$(nth 3 "$e1000")/e1000 pair=$(nth 4 "$e1000")/e1000
     bridge=$(functions 0x1b36:0x000e)/"
 # Its lines are "test NAME ... ok".
-timeout 200 suite same:: --include-ignored --skip dies --test-threads=1 2>&1 || failed=1
+timeout 240 suite same:: --include-ignored --skip dies --test-threads=1 2>&1 || failed=1
 exit $failed

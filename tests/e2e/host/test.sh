@@ -110,7 +110,7 @@ boot() {
     for port in 1 2 3 4 5 6; do
         ports+=(-device "pcie-root-port,id=port$port,chassis=$port,slot=$port,bus=pcie.0")
     done
-    truncate -s 16M "$kept/disk"
+    truncate -s 16M "$kept/$kernel.disk"
     LD_LIBRARY_PATH=$root/usr/lib/x86_64-linux-gnu:$root/lib/x86_64-linux-gnu timeout --foreground "$limit" \
         "$root/usr/bin/qemu-system-x86_64" \
         -L "$root/usr/share/qemu" -L "$root/usr/share/seabios" -L "$root/usr/lib/ipxe/qemu" \
@@ -118,7 +118,7 @@ boot() {
         -nodefaults -no-user-config -display none -no-reboot -serial stdio -monitor none \
         -device intel-iommu,intremap=on,caching-mode=on "${ports[@]}" \
         -device e1000e,bus=port1 -device igb,bus=port2 \
-        -drive "file=$kept/disk,format=raw,if=none,id=disk" -device nvme-subsys,id=subsystem \
+        -drive "file=$kept/$kernel.disk,format=raw,if=none,id=disk" -device nvme-subsys,id=subsystem \
         -device nvme,id=nvme,serial=x,subsys=subsystem,bus=port3,sriov_max_vfs=4,sriov_vq_flexible=8,sriov_vi_flexible=4,max_ioqpairs=12,msix_qsize=9 \
         -device nvme-ns,drive=disk,bus=nvme,nsid=1 \
         -device pcie-pci-bridge,id=old,bus=port4 -device e1000,bus=old,addr=1 -device e1000,bus=old,addr=2 \
@@ -128,22 +128,36 @@ boot() {
         -append "console=ttyS0 quiet intel_iommu=on panic=-1 tsc=reliable" </dev/null
 }
 
+# One kernel's run: what comes of each check, as it comes; the rest is in the log.
+try() {
+    local kernel=$1 log=$kept/$1.log
+    boot "$kernel" | sed -u 's/\r//g' | tee "$log" | sed -unE "
+        s/^== (kernel .*)/$kernel: \1/p
+        s/^([a-z_]+): (ok|FAILED)$/$kernel: \1: \2/p
+        s/^test (same::.*) \.\.\. (ok|FAILED)$/$kernel: \1: \2/p" || true
+    # A guest that hangs or dies says no end.
+    if ! grep -q '^== end 0$' "$log" || grep -qE '(:|\.\.\.) FAILED' "$log"; then
+        echo "$kernel: FAILED; all that it said is in $log, and its end is:"
+        tail -n 40 "$log"
+        return 1
+    fi
+}
+
 run() {
-    local kernels=${PCIDEVS_KERNELS:-stable backports} limit=${PCIDEVS_LIMIT:-240} kernel failed=
+    local kernels=${PCIDEVS_KERNELS:-stable backports} limit=${PCIDEVS_LIMIT:-240} kernel runs=() failed=0
     [ "$(uname -m)" = x86_64 ] || skip "it emulates this machine's kind, and knows x86_64"
     mkdir -p "$kept"
     configure_apt
     fetch
     build
+    # Each has one processor, so they run side by side.
     for kernel in $kernels; do
         make_image "$kernel"
-        boot "$kernel" | tr -d '\r' | tee "$kept/$kernel.log" |
-            sed -unE '/^==/p; /^[a-z_]+: (ok|FAILED)/p; s/^test (same::.*) \.\.\. (ok|FAILED)$/\1: \2/p' || true
-        # A guest that hangs or dies says no end.
-        if grep -qE '(:|\.\.\.) FAILED' "$kept/$kernel.log" || ! grep -q '^== end 0$' "$kept/$kernel.log"; then
-            failed="$failed $kernel"
-            echo "== $kernel failed; all that it said is in $kept/$kernel.log"
-        fi
+        try "$kernel" &
+        runs+=($!)
     done
-    [ -z "$failed" ]
+    for kernel in "${runs[@]}"; do
+        wait "$kernel" || failed=1
+    done
+    [ $failed -eq 0 ]
 }
