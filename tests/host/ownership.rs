@@ -174,9 +174,12 @@ fn siblings_on_host_drivers_are_all_listed_before_the_first_write() {
     detach(&manager, &[PORTS[0], PORTS[2]]);
     fake.take_written();
     let refused = attach(&manager, &[Attachable::detached(at(PORTS[0]))], "vm").expect_err("not viable");
-    assert_eq!(refused.to_string(), "group 12: 0000:03:00.1 is bound to igb, 0000:03:00.3 is bound to igb");
+    assert_eq!(
+        refused.to_string(),
+        "group 12: 0000:03:00.1 is bound to igb, 0000:03:00.3 is bound to igb: detach them too"
+    );
     let refused = attach(&manager, &[Attachable::managed(at(PORTS[1]))], "vm").expect_err("not viable");
-    assert_eq!(refused.to_string(), "group 12: 0000:03:00.3 is bound to igb");
+    assert_eq!(refused.to_string(), "group 12: 0000:03:00.3 is bound to igb: detach them too");
     assert_eq!(fake.take_written(), [""; 0]);
     // A sibling without driver is fine.
     fake.write_as_somebody("bus/pci/drivers/igb/unbind", PORTS[1]).expect("unbound");
