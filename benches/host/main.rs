@@ -10,6 +10,7 @@
 //! Everything runs on the kernel in memory, whose drivers probe as long as they are told to and whose unbinds hang where
 //! they are told to. So what is measured is the manager: what it adds, and what waits for what. All threads share one
 //! processor.
+#![expect(clippy::cast_precision_loss, reason = "counts and nanoseconds far below 2^52")]
 
 mod looking;
 #[path = "../measuring/mod.rs"]
