@@ -36,7 +36,7 @@ fn blocks<R>(end: &mpsc::Receiver<R>) -> bool {
 
 /// What a call returns in the end.
 fn returns<R>(end: &mpsc::Receiver<R>) -> R {
-    end.recv_timeout(Duration::from_secs(60)).expect("it returns")
+    end.recv_timeout(Duration::from_mins(1)).expect("it returns")
 }
 
 #[test]

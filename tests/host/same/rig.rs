@@ -198,7 +198,7 @@ impl Rig {
 
     /// A manager of this machine.
     pub(crate) fn reopen(&self) -> (HostManager, Recovery) {
-        let options = Options { write_deadline: Duration::from_secs(60), ..Options::default() };
+        let options = Options { write_deadline: Duration::from_mins(1), ..Options::default() };
         HostManager::open(self.kernel.clone(), self.store.clone(), options).expect("opened")
     }
 

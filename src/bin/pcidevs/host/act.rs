@@ -67,16 +67,20 @@ fn act(command: &Command, manager: &HostManager, is_copy: bool) -> Report {
         Command::Recover(_) | Command::Status(_) => Ok(Report::default()),
     };
     let mut report = done.unwrap_or_else(Report::refused);
-    report.moved = report.is_whole().then(|| moved(command, manager)).unwrap_or_default();
+    if report.is_whole() {
+        report.moved = moved(command, manager);
+    }
     report
 }
 
 /// Where the devices of a command are that has succeeded, if it does not say so itself.
 fn moved(command: &Command, manager: &HostManager) -> Vec<HostStatus> {
     let devices = match command {
-        Command::Detach(Detach { devices, .. }) => &devices.devices,
-        Command::Attach(Attach { detach, .. }) => &detach.devices.devices,
-        Command::Adopt(devices) | Command::Repair(devices) | Command::Reset(devices) => &devices.devices,
+        Command::Detach(Detach { devices, .. })
+        | Command::Attach(Attach { detach: Detach { devices, .. }, .. })
+        | Command::Adopt(devices)
+        | Command::Repair(devices)
+        | Command::Reset(devices) => &devices.devices,
         _ => return Vec::new(),
     };
     devices.iter().filter_map(|device| manager.status(*device)).collect()
