@@ -46,7 +46,7 @@ pub mod sync;
 pub mod topology;
 mod transition;
 pub mod vpci;
-#[cfg(all(feature = "xen", target_os = "linux"))]
+#[cfg(all(feature = "xen", target_os = "linux", not(any(loom, shuttle))))]
 pub mod xen;
 
 pub use address::Sbdf;

@@ -42,7 +42,7 @@ impl fmt::Display for Holder {
             Self::Transition(kind) => write!(f, "transition: {kind}"),
             Self::DmaOf(id) => write!(f, "DMA of domain {id}"),
             Self::DmaTeardown => f.write_str("dma teardown"),
-            Self::Export(id) => write!(f, "export to domain {id}"),
+            Self::Export(id) => write!(f, "pciback export of domain {id}"),
             Self::Named(name) => f.write_str(name),
         }
     }

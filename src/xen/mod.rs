@@ -13,12 +13,24 @@
 //! | [`memory`] | a store in memory, with the same rules |
 //! | [`spec`] | xl's strings for a device |
 //! | [`pciback`] | the tool stack's side of the protocol |
+//! | [`assignable`] | devices between the host's drivers and xen-pciback |
+//! | [`manager`] | all of it as one tool stack, on the engine |
+//! | [`hypercall`] | what the hypervisor itself must be asked for |
 //!
 //! `docs/xen.md` has the design and what is not there yet.
-#![forbid(unsafe_code)]
 
+#[forbid(unsafe_code)]
+pub mod assignable;
+#[forbid(unsafe_code)]
 pub mod client;
+pub mod hypercall;
+#[forbid(unsafe_code)]
+pub mod manager;
+#[forbid(unsafe_code)]
 pub mod memory;
+#[forbid(unsafe_code)]
 pub mod pciback;
+#[forbid(unsafe_code)]
 pub mod spec;
+#[forbid(unsafe_code)]
 pub mod store;

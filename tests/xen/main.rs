@@ -1,5 +1,10 @@
 //! xen-pciback: the store, its wire protocol, and the tool stack's side.
 
+mod assignable;
+mod fate;
+mod hypercall;
+mod kernels;
+mod manager;
 mod model;
 mod pciback;
 mod spec;

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 use std::{env, fs, thread};
@@ -9,14 +10,18 @@ use std::{env, fs, thread};
 use pcidevs::DomainId;
 use pcidevs::xen::client::connect_socket;
 use pcidevs::xen::memory::Server;
-use pcidevs::xen::store::Store;
+use pcidevs::xen::store::{Store, StoreError};
 
 use crate::Tested;
 
+/// Makes connections.
+pub(crate) type Connector = Box<dyn Fn() -> Result<Box<dyn Store + Send>, StoreError> + Send + Sync>;
+
 /// A store, empty but for what a real one begins with.
+#[derive(Clone)]
 pub(crate) enum World {
     Memory(Server),
-    Real(Daemon),
+    Real(Arc<Daemon>),
 }
 
 impl World {
@@ -28,6 +33,29 @@ impl World {
                 Box::new(connect_socket(&daemon.folder.join("socket")).expect("the daemon's socket"))
             }
         }
+    }
+
+    /// Makes connections of the host, wherever this is kept.
+    pub(crate) fn connector(&self) -> Connector {
+        match self {
+            Self::Memory(server) => {
+                let server = server.clone();
+                Box::new(move || Ok(Box::new(server.connect())))
+            }
+            Self::Real(daemon) => {
+                let socket = daemon.folder.join("socket");
+                Box::new(move || Ok(Box::new(connect_socket(&socket)?)))
+            }
+        }
+    }
+
+    /// A guest of this number lives again, and the store knows it.
+    pub(crate) fn revive(&self, guest: DomainId) -> Tested {
+        if let Self::Real(daemon) = self {
+            fs::remove_file(daemon.folder.join(format!("dead-{guest}")))?;
+        }
+        self.connect().introduce(guest, 1, 2)?;
+        Ok(())
     }
 
     /// The guest dies, and the store is told.
@@ -54,7 +82,7 @@ pub(crate) fn real_store() -> Option<World> {
         println!("skipped: the real xenstored (tests/e2e/run xenstored fetches and uses it)");
         return None;
     };
-    Some(World::Real(Daemon::start(Path::new(&folder))))
+    Some(World::Real(Arc::new(Daemon::start(Path::new(&folder)))))
 }
 
 /// A `xenstored` of its own, without Xen.

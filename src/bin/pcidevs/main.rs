@@ -7,12 +7,14 @@ mod host;
 mod list;
 mod soak;
 mod source;
+#[cfg(target_os = "linux")]
+mod xen;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// PCI devices of a real machine: who they are, and how the core keeps its promises under load.
+/// PCI devices between a host and its guests: who they are, whose they are, and how they move.
 #[derive(Parser)]
 #[command(version, propagate_version = true, arg_required_else_help = true)]
 struct Arguments {
@@ -29,6 +31,9 @@ enum Command {
     #[cfg(target_os = "linux")]
     #[command(flatten)]
     Host(host::Command),
+    /// Give devices to Xen's guests, and take them back.
+    #[cfg(target_os = "linux")]
+    Xen(xen::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -37,5 +42,7 @@ fn main() -> ExitCode {
         Command::Soak(arguments) => soak::run(&arguments),
         #[cfg(target_os = "linux")]
         Command::Host(command) => host::run(&command),
+        #[cfg(target_os = "linux")]
+        Command::Xen(arguments) => xen::run(&arguments),
     }
 }

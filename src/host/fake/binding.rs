@@ -3,6 +3,7 @@
 use std::sync::MutexGuard;
 
 use super::function::{FakeFunction, Function};
+use super::pciback::PCIBACK;
 use super::{Fake, Machine, Release};
 use crate::Sbdf;
 use crate::errno::Errno;
@@ -22,9 +23,12 @@ impl Machine {
     }
 
     /// Whether a driver takes a function. With an override only the one of that very name does.
-    fn matches(&self, name: &str, function: &Function) -> bool {
+    fn matches(&self, name: &str, address: Sbdf, function: &Function) -> bool {
         match &function.driver_override {
             Some(only) => only == name,
+            None if name == PCIBACK => {
+                self.drivers.contains_key(name) && self.pciback.slots.contains(&address)
+            }
             None => self.drivers.get(name).is_some_and(|driver| driver.ids.contains(&function.is.id)),
         }
     }
@@ -72,7 +76,7 @@ impl Machine {
         if function.driver.is_some() {
             return None;
         }
-        let name = self.drivers.keys().find(|name| self.matches(name, function))?.clone();
+        let name = self.drivers.keys().find(|name| self.matches(name, address, function))?.clone();
         self.try_driver(&name, function).ok()?;
         self.functions.get_mut(&address)?.driver = Some(name.clone());
         Some(name)
@@ -99,7 +103,7 @@ impl Fake {
             return Ok(());
         }
         let function = machine.functions.get(&address).ok_or(Errno::ENODEV)?;
-        let name = machine.drivers.keys().find(|name| machine.matches(name, function)).cloned();
+        let name = machine.drivers.keys().find(|name| machine.matches(name, address, function)).cloned();
         let Some(name) = name else { return Ok(()) };
         // What went wrong nobody learns.
         let _probed = self.attach(machine, address, &name);
@@ -110,7 +114,7 @@ impl Fake {
     pub(super) fn bind(&self, name: &str, address: Sbdf) -> Result<(), Errno> {
         let machine = self.unlocked(address, Touch::Driver)?;
         let function = machine.functions.get(&address).ok_or(Errno::ENODEV)?;
-        if !machine.matches(name, function) {
+        if !machine.matches(name, address, function) {
             return Err(Errno::ENODEV);
         }
         if function.driver.is_some() {
@@ -165,6 +169,7 @@ impl Fake {
         function.is_locked = false;
         // A driver switches the device off as it leaves.
         function.set_command(0);
+        machine.left_pciback(name, address);
         self.shared.changed.notify_all();
         Ok(())
     }

@@ -12,7 +12,8 @@ use crate::host::name::DriverName;
 use crate::host::store::Store;
 
 /// Files of a function that are copied as they are.
-const AS_THEY_ARE: [&str; 5] = ["subsystem_vendor", "subsystem_device", "modalias", "numa_node", "revision"];
+const AS_THEY_ARE: [&str; 7] =
+    ["subsystem_vendor", "subsystem_device", "modalias", "numa_node", "revision", "resource", "irq"];
 /// The files of a store.
 const STORED: [&str; 2] = ["journal.a", "journal.b"];
 
@@ -29,6 +30,11 @@ impl Fake {
             let is_vfio = parsed.is_ok_and(|driver| driver.is_stub() && driver != *"pci-stub");
             fake.add_driver(&name, FakeDriver { is_vfio, makes_vfs: true, ..FakeDriver::default() });
         }
+        // pciback says by itself what it may take.
+        let slots = kernel.read(&function::sys("bus/pci/drivers/pciback/slots")?, 1 << 20);
+        let slots = function::optional(slots)?.unwrap_or_default();
+        let slots = String::from_utf8_lossy(&slots);
+        fake.machine().pciback.slots.extend(slots.lines().filter_map(|line| line.parse::<Sbdf>().ok()));
         for address in function::all(&*kernel)? {
             fake.copy(&*kernel, address)?;
         }

@@ -4,6 +4,7 @@ use std::sync::MutexGuard;
 
 use super::binding::{Touch, nth_virtual};
 use super::function::Function;
+use super::pciback::PCIBACK;
 use super::{Content, Fake, Machine};
 use crate::Sbdf;
 use crate::errno::Errno;
@@ -130,6 +131,7 @@ impl Fake {
             return match file {
                 "bind" => self.bind(driver, address(bytes)?),
                 "unbind" => self.unbind(driver, address(bytes)?),
+                _ if driver == PCIBACK => self.write_pciback(file, address(bytes)?),
                 _ => Err(Errno::ENOENT),
             };
         }
@@ -198,6 +200,10 @@ impl Kernel for Fake {
                 };
                 machine.text(address, file)?
             }
+            (None, Root::Sys, None) => match machine.read_pciback(place.path()) {
+                Some(bytes) => bytes,
+                None => return behind(machine, place, |kernel| kernel.read(place, limit)),
+            },
             _ => return behind(machine, place, |kernel| kernel.read(place, limit)),
         };
         if bytes.len() > limit { Err(Errno::EFBIG) } else { Ok(bytes) }

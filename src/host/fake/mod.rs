@@ -10,6 +10,7 @@
 //! | `function` | functions and drivers, as a test describes them |
 //! | `binding` | probing, binding, unbinding, virtual functions, resets |
 //! | `files` | which file is which |
+//! | `pciback` | xen-pciback and its lists |
 //! | `script` | writes that fail, crashes, and what was written |
 //! | `disk` | the store |
 //! | `copy` | a copy of a real machine, to try things on |
@@ -19,6 +20,7 @@ mod copy;
 mod disk;
 mod files;
 mod function;
+mod pciback;
 mod script;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -80,6 +82,7 @@ struct Machine {
     vfio_makes_vfs: bool,
     /// What a test has put somewhere: it is there whatever the machine says.
     files: BTreeMap<(Root, String), Content>,
+    pciback: pciback::Pciback,
 }
 
 /// What a test has put at a place.

@@ -69,7 +69,25 @@ impl<S: Store + ?Sized> Toolstack<'_, S> {
                 self.take_back(unsettled, &[device], State::Closing, withdraw)?;
             }
         }
-        self.at_rest(|toolstack| toolstack.finish(device))
+        self.finished(device)
+    }
+
+    /// Clears up after a removal. When the wait before it ended another tool stack may have been faster: it has cleared up
+    /// for us, and may even have removed the last device, and both folders with it. What was wanted has then come true.
+    fn finished(&mut self, device: Sbdf) -> Result<(), PcibackError> {
+        for _ in 0..self.patience.attempts {
+            if let Found::Rest(()) = self.finish(device)? {
+                return Ok(());
+            }
+            match self.rest()? {
+                // Without a backend `finish` finds that there is nothing left to do.
+                Ok(()) | Err(Unsettled::BackendGone) => {}
+                Err(unsettled) => {
+                    return Err(PcibackError::Unsettled { unsettled, outcome: Outcome::Pending });
+                }
+            }
+        }
+        Err(StoreError::Conflicts { attempts: self.patience.attempts }.into())
     }
 
     /// Waits for rest and tries, until nobody else was faster.
@@ -174,7 +192,7 @@ impl<S: Store + ?Sized> Toolstack<'_, S> {
     }
 
     /// Takes back a change after both sides did not come to rest in time, if nobody can be at it. `Ok` if they have come to
-    /// rest after all.
+    /// rest after all, or a removal has come true.
     ///
     /// "Reconfiguring" stays even so: a front end that answers it late would wait for ever for an answer if it went.
     fn take_back(
@@ -188,10 +206,15 @@ impl<S: Store + ?Sized> Toolstack<'_, S> {
         let outcome = transact(self.store, self.patience.attempts, |store, t| -> Result<_, PcibackError> {
             let adding = as_left == State::Initialising;
             let Some(mut table) = Table::read(store, t, place)? else {
+                // The guest lives and nobody has a folder: somebody took the last device, and ours with it.
+                let orderly = unsettled == Unsettled::BackendGone
+                    && store.find(Some(t), &place.frontend()?.child("state")?)?.is_none();
                 let changes = let_go(store, t, place, devices)?;
-                return Ok((changes, Some(Outcome::Withdrawn)));
+                return Ok((changes, if orderly && !adding { None } else { Some(Outcome::Withdrawn) }));
             };
-            if table.is_at_rest() {
+            // A mark of removal is cleared up by whoever finds it at rest.
+            let cleared_up = !adding && devices.iter().all(|device| table.state_of(*device).is_none());
+            if table.is_at_rest() || cleared_up {
                 return Ok((Vec::new(), None));
             }
             let untouched = devices.iter().all(|device| table.state_of(*device) == Some(as_left));

@@ -267,6 +267,48 @@ pub(super) fn explore(start: &Situation, grain: Grain, rules: &Rules) -> Result<
     Ok(format!("{} situations, {ends} ends", met.len()))
 }
 
+/// Goes through every interleaving with at most so many preemptions: switches away from a party that could have gone on.
+///
+/// What is too large to be explored to the end is so by the number of switches; most races need two or three.
+pub(super) fn explore_bounded(
+    start: &Situation,
+    grain: Grain,
+    preemptions: usize,
+    rules: &Rules,
+) -> Result<Explored, String> {
+    // Who has moved last is part of where one is: who goes on for free depends on it.
+    let mut met = HashSet::from([(start.fingerprint(), usize::MAX)]);
+    let mut ways: Vec<(usize, usize)> = vec![(0, 0)];
+    let mut rounds: Vec<Vec<(usize, usize, Situation)>> = vec![Vec::new(); preemptions + 1];
+    rounds[0].push((0, usize::MAX, start.clone()));
+    let mut ends = 0;
+    for round in 0..=preemptions {
+        while let Some((number, last, situation)) = rounds[round].pop() {
+            (rules.always)(&situation).map_err(|broken| told(start, grain, &ways, number, &broken))?;
+            let steps: Vec<Option<Situation>> = (0..situation.parties.len())
+                .map(|who| situation.step(who, grain).map(|(next, _)| next))
+                .collect();
+            if steps.iter().all(Option::is_none) {
+                ends += 1;
+                (rules.finally)(&situation).map_err(|broken| told(start, grain, &ways, number, &broken))?;
+                continue;
+            }
+            let could_go_on = steps.get(last).is_some_and(Option::is_some);
+            for (who, next) in steps.into_iter().enumerate() {
+                let Some(next) = next else { continue };
+                let cost = round + usize::from(could_go_on && who != last);
+                if cost <= preemptions && met.insert((next.fingerprint(), who)) {
+                    ways.push((number, who));
+                    rounds[cost].push((ways.len() - 1, who, next));
+                }
+            }
+            assert!(met.len() < MOST, "not explored to the end");
+        }
+    }
+    assert!(ends > 0, "a scenario comes to an end somewhere");
+    Ok(format!("{} situations, {ends} ends, at most {preemptions} preemptions", met.len()))
+}
+
 /// The way to a situation, request by request.
 fn told(start: &Situation, grain: Grain, ways: &[(usize, usize)], mut number: usize, broken: &str) -> String {
     let mut steps = Vec::new();

@@ -25,7 +25,7 @@ fn node(text: &str) -> NodePath {
 }
 
 /// A subtree, a line for each node with a value: `name = value`.
-fn dump(store: &mut dyn Store, at: &NodePath) -> Result<Vec<String>, StoreError> {
+pub(crate) fn dump(store: &mut dyn Store, at: &NodePath) -> Result<Vec<String>, StoreError> {
     let mut lines = Vec::new();
     let mut names = match store.directory(None, at) {
         Err(StoreError::Refused(Refusal::NotFound)) => return Ok(lines),
@@ -44,12 +44,12 @@ fn dump(store: &mut dyn Store, at: &NodePath) -> Result<Vec<String>, StoreError>
 }
 
 /// Plays driver and front end: sets a node.
-fn set(store: &mut dyn Store, folder: &str, leaf: &str, value: &str) -> Result<(), StoreError> {
+pub(crate) fn set(store: &mut dyn Store, folder: &str, leaf: &str, value: &str) -> Result<(), StoreError> {
     store.write(None, &node(folder).child(leaf)?, value.as_bytes())
 }
 
 /// Both sides at rest, every device taken.
-fn come_to_rest(store: &mut dyn Store, devices: u8) -> Result<(), StoreError> {
+pub(crate) fn come_to_rest(store: &mut dyn Store, devices: u8) -> Result<(), StoreError> {
     for index in 0..devices {
         set(store, BACKEND, &format!("state-{index}"), "3")?;
         set(store, BACKEND, &format!("vdev-{index}"), &format!("0000:00:{index:02x}.00"))?;
