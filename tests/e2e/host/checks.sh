@@ -178,7 +178,7 @@ killed_while_it_waits_for_a_guest() {
 killed_at_any_moment() {
     local before delay attach
     before=$(at_home "$card")
-    for delay in 0.02 0.05 0.08 0.11 0.14 0.17 0.2 0.25 0.3 0.4; do
+    for delay in 0.05 0.1 0.15 0.2 0.3 0.4; do
         /bin/pcidevs attach --guest vm "$card" >/dev/null 2>&1 &
         attach=$!
         sleep $delay
