@@ -140,7 +140,7 @@ fn a_dry_run_is_refused_where_the_operation_would_be() {
     let machine = Machine::new("refused");
     let ran = machine.run(&["attach", "--dry-run", "--guest", "vm", PORTS[0]]);
     assert_eq!((ran.status, ran.out.as_str()), (Some(1), ""));
-    assert_eq!(ran.err, "pcidevs: group 12: 0000:03:00.1 is bound to igb\n");
+    assert_eq!(ran.err, "pcidevs: group 12: 0000:03:00.1 is bound to igb: detach them too\n");
     let ran = machine.run(&["detach", "--dry-run", "--json", "0000:77:00.0"]);
     let json: Value = serde_json::from_str(&ran.out).expect("JSON");
     assert_eq!((ran.status, &json["ok"]), (Some(1), &Value::Bool(false)));

@@ -57,6 +57,13 @@ impl Book {
         saved
     }
 
+    /// Writes what could not be written before.
+    pub(super) fn flush(&self) -> Result<(), Errno> {
+        let mut writer = locked(&self.journal);
+        let records = self.records();
+        self.save(&mut writer, &records)
+    }
+
     fn save(&self, writer: &mut Writer, records: &Records) -> Result<(), Errno> {
         if !writer.is_stale && *self.records() == *records {
             return Ok(());

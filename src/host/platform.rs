@@ -176,7 +176,9 @@ impl HostPlatform {
         groups.sort_by_key(|group| records.get(&device).is_none_or(|record| record.group != Some(*group)));
         let failed = |errno| WriteFailure { device, what: "reset its bus by VFIO".into(), errno };
         core.writer.hot_reset(device, groups).map_err(failed)?;
-        members.into_iter().for_each(|member| operation.was_reset(member));
+        for member in members {
+            operation.was_reset(member);
+        }
         Ok(())
     }
 

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::book::locked;
 use super::kernel::{Kernel, Place};
@@ -42,6 +42,7 @@ struct Devices {
 
 struct Call {
     what: String,
+    since: Instant,
     is_late: bool,
 }
 
@@ -89,7 +90,7 @@ impl Writer {
         if devices.busy.contains_key(&device) {
             return Err(Errno::EBUSY);
         }
-        devices.busy.insert(device, Call { what, is_late: false });
+        devices.busy.insert(device, Call { what, since: Instant::now(), is_late: false });
         drop(devices);
         let (done, end) = mpsc::channel();
         let (kernel, state) = (self.kernel.clone(), self.devices.clone());
@@ -97,7 +98,7 @@ impl Writer {
             let called = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| call(&*kernel)));
             let result = called.unwrap_or(Err(Errno::EIO));
             let mut devices = locked(&state);
-            if let Some(Call { what, is_late: true }) = devices.busy.remove(&device) {
+            if let Some(Call { what, is_late: true, .. }) = devices.busy.remove(&device) {
                 devices.ended.push(LateEnd { device, what, result });
             } else {
                 // Under the lock: whoever gives up waiting looks here once more.
@@ -128,6 +129,12 @@ impl Writer {
     pub(super) fn stuck_in(&self, device: Sbdf) -> Option<String> {
         let devices = locked(&self.devices);
         devices.busy.get(&device).filter(|call| call.is_late).map(|call| call.what.clone())
+    }
+
+    /// What is under way: whose, what, and for how long.
+    pub(super) fn under_way(&self) -> Vec<(Sbdf, String, Duration)> {
+        let devices = locked(&self.devices);
+        devices.busy.iter().map(|(device, call)| (*device, call.what.clone(), call.since.elapsed())).collect()
     }
 
     /// Calls that were late and have ended, each once.

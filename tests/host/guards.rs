@@ -45,7 +45,7 @@ fn the_boot_disks_controller_is_refused() {
     let error =
         manager.attach(&[Attachable::managed(at(OTHER))], &guest("vm"), Guarding::On).expect_err("guarded");
     assert_eq!(error.errno(), Errno::EPERM);
-    assert_eq!(error.to_string(), "the host needs it: 0000:02:00.0: / is on it");
+    assert_eq!(error.to_string(), "the host needs it: 0000:02:00.0: / is on it; --force overrides");
     manager.detach(&set(&[OTHER]), &DriverType::Default, Guarding::Off).expect("forced");
 }
 

@@ -1,6 +1,7 @@
 //! The journal: written before and after, read whole or not at all, never a panic, never a rebind by guess.
 
-use pcidevs::host::fake::Fake;
+use pcidevs::Errno;
+use pcidevs::host::fake::{Fake, Mishap};
 use pcidevs::host::{
     DriverType, Guarding, HostError, HostManager, HostState, JournalDamage, LockRefused, Options, Recovered,
 };
@@ -163,4 +164,22 @@ fn another_boot_voids_what_the_kernel_knew() {
     assert_eq!(dump(&fake), before);
     assert!(manager.record(at(CARD)).is_none());
     check(&fake, &manager);
+}
+
+#[test]
+fn what_the_journal_could_not_take_is_written_by_the_next_try() {
+    let fake = machine();
+    let manager = open(&fake);
+    // The stub's probe and the journal's last write fail: the undo is whole, and the journal does not know.
+    fake.on_write(|number, what| {
+        let fails = what.contains("drivers_probe") || what.contains("/bind") && what.contains("vfio-pci");
+        (fails || number > 6 && what.contains("journal")).then_some(Mishap::Error(Errno::ENOSPC))
+    });
+    manager.detach(&set(&[CARD]), &DriverType::Default, Guarding::On).expect_err("no space");
+    assert!(manager.retry_deferred().is_err(), "still none");
+    fake.behave();
+    manager.retry_deferred().expect("written");
+    drop(manager);
+    let (_, recovery) = reopen(&fake);
+    assert_eq!((recovery.damage, recovery.devices), (None, vec![]), "nothing was left to undo");
 }

@@ -2,6 +2,7 @@
 
 #![cfg(target_os = "linux")]
 
+mod bus_reset;
 mod crash;
 mod deferred;
 mod detach;

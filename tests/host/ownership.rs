@@ -133,6 +133,37 @@ fn release_by_anyone_but_the_owner_has_no_effect() {
 }
 
 #[test]
+fn a_removal_event_that_comes_twice_or_for_an_unknown_device_changes_nothing() {
+    let fake = machine();
+    let manager = open(&fake);
+    attach_managed(&manager, &[CARD, OTHER], "vm");
+    release(&manager, &[CARD], "vm");
+    let before = dump(&fake);
+    fake.take_written();
+    let again = manager.release(&set(&[CARD]), &guest("vm")).expect_err("it came twice");
+    assert_eq!(again, HostError::NotOwner { device: at(CARD), guest: guest("vm") });
+    let unknown = manager.release(&set(&["0000:77:00.0"]), &guest("vm")).expect_err("unknown");
+    assert_eq!(unknown, HostError::NotFound(at("0000:77:00.0")));
+    // One of the set is not theirs any more: nothing of it moves.
+    manager.release(&set(&[OTHER, CARD]), &guest("vm")).expect_err("not both");
+    assert_eq!(state(&manager, OTHER), HostState::Guest(guest("vm")));
+    assert_eq!((dump(&fake), fake.take_written()), (before, vec![]));
+}
+
+#[test]
+fn a_removal_event_that_never_comes_leaves_the_device_with_its_guest_over_restarts() {
+    let fake = machine();
+    attach_managed(&open(&fake), &[CARD], "vm");
+    for _ in 0..2 {
+        let manager = open(&fake);
+        assert_eq!(manager.retry_deferred().expect("tried").returned, []);
+        assert_eq!(state(&manager, CARD), HostState::Guest(guest("vm")));
+    }
+    release(&open(&fake), &[CARD], "vm");
+    assert_eq!(fake.driver(at(CARD)).as_deref(), Some("igb"));
+}
+
+#[test]
 fn two_members_of_a_group_go_to_one_guest_only() {
     let fake = machine();
     let manager = open(&fake);
@@ -174,9 +205,12 @@ fn siblings_on_host_drivers_are_all_listed_before_the_first_write() {
     detach(&manager, &[PORTS[0], PORTS[2]]);
     fake.take_written();
     let refused = attach(&manager, &[Attachable::detached(at(PORTS[0]))], "vm").expect_err("not viable");
-    assert_eq!(refused.to_string(), "group 12: 0000:03:00.1 is bound to igb, 0000:03:00.3 is bound to igb");
+    assert_eq!(
+        refused.to_string(),
+        "group 12: 0000:03:00.1 is bound to igb, 0000:03:00.3 is bound to igb: detach them too"
+    );
     let refused = attach(&manager, &[Attachable::managed(at(PORTS[1]))], "vm").expect_err("not viable");
-    assert_eq!(refused.to_string(), "group 12: 0000:03:00.3 is bound to igb");
+    assert_eq!(refused.to_string(), "group 12: 0000:03:00.3 is bound to igb: detach them too");
     assert_eq!(fake.take_written(), [""; 0]);
     // A sibling without driver is fine.
     fake.write_as_somebody("bus/pci/drivers/igb/unbind", PORTS[1]).expect("unbound");

@@ -40,7 +40,7 @@ impl Machine {
             return Err(errno);
         }
         if driver.is_vfio {
-            if function.is_bridge() {
+            if function.is_bridge() || function.is.group.is_none() {
                 return Err(Errno::EINVAL);
             }
             if function.num_vfs > 0 {

@@ -78,6 +78,7 @@ impl HostManager {
                 None => {
                     self.check_not_foreign(device)?;
                     self.check_no_virtual_functions(device)?;
+                    self.check_has_group(device)?;
                     hosts.push(device);
                     let wish = Wish { driver: wanted.driver.clone(), managed: true };
                     operation = operation.with_wish(device, wish);

@@ -30,6 +30,7 @@ impl HostManager {
                 None => {
                     self.check_not_foreign(*device)?;
                     self.check_no_virtual_functions(*device)?;
+                    self.check_has_group(*device)?;
                     let wish = Wish { driver: DriverChoice::Configured(driver.clone()), managed: false };
                     operation = operation.with_wish(*device, wish);
                 }

@@ -29,6 +29,11 @@ pub enum HostError {
     /// It is a bridge, and no guest gets those (EINVAL).
     #[error("{0} is a bridge")]
     Bridge(Sbdf),
+    /// It is in no IOMMU group, and without one no guest can have it: switch the IOMMU on (EOPNOTSUPP).
+    #[error(
+        "{0} is in no IOMMU group: switch the IOMMU on, in the firmware and with intel_iommu=on where it is Intel's"
+    )]
+    NoGroup(Sbdf),
     /// It has virtual functions, which its driver would take along or which VFIO refuses: switch them off first, or give
     /// guests those (EBUSY).
     #[error(
@@ -42,7 +47,7 @@ pub enum HostError {
         count: u16,
     },
     /// A guest has it: release it there first (EBUSY).
-    #[error("{device} is in use by {owner}")]
+    #[error("{device} is in use by {owner}: release it there first")]
     InUse {
         /// The device.
         device: Sbdf,
@@ -89,7 +94,7 @@ pub enum HostError {
         siblings: Vec<(Sbdf, DriverName)>,
     },
     /// Somebody has the group, or a device of it, open (EBUSY).
-    #[error("group {} is open: somebody still uses a device of it", .0.0)]
+    #[error("group {group} is open: stop who uses a device of it (fuser /dev/vfio/{group} names them)", group = .0.0)]
     GroupOpen(GroupId),
     /// The host cannot do without them: `force` overrides (EPERM).
     #[error("{}", Guards(.0))]
@@ -98,7 +103,7 @@ pub enum HostError {
     #[error(transparent)]
     UnsupportedDriver(#[from] UnsupportedDriver),
     /// It is broken: repair it first (EBADF).
-    #[error("{device} is broken: {reason}")]
+    #[error("{device} is broken: {reason}; repair it first")]
     Broken {
         /// The device.
         device: Sbdf,
@@ -109,7 +114,7 @@ pub enum HostError {
     #[error("{0} is not broken")]
     NotBroken(Sbdf),
     /// A kernel write on it has not returned; when it does it can be repaired (EBUSY).
-    #[error("{device} is stuck: {what} has not returned")]
+    #[error("{device} is stuck: {what} has not returned; when it has, repair it")]
     Stuck {
         /// The device.
         device: Sbdf,
@@ -158,7 +163,7 @@ impl std::fmt::Display for Siblings<'_> {
             let comma = if place == 0 { "" } else { ", " };
             write!(f, "{comma}{device} is bound to {driver}")?;
         }
-        Ok(())
+        f.write_str(": detach them too")
     }
 }
 
@@ -171,7 +176,7 @@ impl std::fmt::Display for Guards<'_> {
             let comma = if place == 0 { "" } else { ", " };
             write!(f, "{comma}{device}: {guard}")?;
         }
-        Ok(())
+        f.write_str("; --force overrides")
     }
 }
 
@@ -179,8 +184,16 @@ struct Failed<'a>(&'a TransitionError, &'a [WriteFailure]);
 
 impl std::fmt::Display for Failed<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.0)?;
-        self.1.iter().try_for_each(|failure| write!(f, "; {failure}"))
+        let Some((first, others)) = self.1.split_first() else { return write!(f, "{}", self.0) };
+        // What the kernel said is why; the engine's account adds what it broke.
+        write!(f, "{first}")?;
+        others.iter().try_for_each(|failure| write!(f, "; {failure}"))?;
+        if let TransitionError::Failed(failure) = self.0 {
+            for undo in &failure.undo {
+                write!(f, "; {} is broken, which `repair` mends", undo.device)?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -205,7 +218,7 @@ impl HostError {
             | Self::Busy(..)
             | Self::Locked(LockRefused::Taken(_)) => Errno::EBUSY,
             Self::Guarded(_) => Errno::EPERM,
-            Self::UnsupportedDriver(_) => Errno::EOPNOTSUPP,
+            Self::UnsupportedDriver(_) | Self::NoGroup(_) => Errno::EOPNOTSUPP,
             Self::Broken { .. } => Errno::EBADF,
             // EROFS
             Self::ReadOnly(_) | Self::Observer => Errno::new(30),

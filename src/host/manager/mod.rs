@@ -100,6 +100,11 @@ impl HostManager {
         self.core.writer.late_ends()
     }
 
+    /// Kernel writes that are under way: whose, what, and for how long. For whoever shows progress.
+    pub fn under_way(&self) -> Vec<(Sbdf, String, Duration)> {
+        self.core.writer.under_way()
+    }
+
     /// Looks for devices that have come or gone. What is gone is forgotten, guests included; returns their addresses.
     pub fn rescan(&self) -> Result<Vec<Sbdf>, HostError> {
         let present = function::all(self.kernel()).map_err(HostError::unreadable("list the devices"))?;
@@ -290,6 +295,13 @@ impl HostManager {
             Ok(true) => Err(HostError::Bridge(device)),
             Err(errno) => Err(HostError::Unreadable { what: "read its header", errno }),
         }
+    }
+
+    /// VFIO takes no function without a group: there is no IOMMU for it, or it is the IOMMU's own.
+    fn check_has_group(&self, device: Sbdf) -> Result<(), HostError> {
+        let group = function::group(self.kernel(), device);
+        let group = group.map_err(HostError::unreadable("read its group"))?;
+        group.map(|_| ()).ok_or(HostError::NoGroup(device))
     }
 
     /// A physical function keeps its driver while it has virtual ones: some drivers take them along, guests or not.

@@ -80,9 +80,11 @@ impl HostManager {
         Ok(released)
     }
 
-    /// Tries again what waits for its group. For the embedder to call now and then; a release tries its own groups.
+    /// Tries again what waits for its group, and to write what the journal could not take. For the embedder to call now
+    /// and then; a release tries its own groups.
     pub fn retry_deferred(&self) -> Result<Released, HostError> {
         self.check_writable()?;
+        self.core.book.flush().map_err(HostError::Journal)?;
         // What a device that is gone has left; groups are given back below, where it is reported what becomes of them.
         self.lifecycle.run_deferred();
         let records = self.core.book.records();

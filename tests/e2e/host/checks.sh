@@ -178,7 +178,7 @@ killed_while_it_waits_for_a_guest() {
 killed_at_any_moment() {
     local before delay attach
     before=$(at_home "$card")
-    for delay in 0.02 0.05 0.08 0.11 0.14 0.17 0.2 0.25 0.3 0.4; do
+    for delay in 0.05 0.1 0.15 0.2 0.3 0.4; do
         /bin/pcidevs attach --guest vm "$card" >/dev/null 2>&1 &
         attach=$!
         sleep $delay
@@ -238,5 +238,5 @@ export PCIDEVS_RIG="card=$card/e1000e other=$other/igb pf=$(functions 0x1b36:0x0
     pair=$(nth 3 "$e1000")/e1000 pair=$(nth 4 "$e1000")/e1000
     bridge=$(functions 0x1b36:0x000e)/"
 # Its lines are "test NAME ... ok".
-timeout 200 suite same:: --include-ignored --skip dies --test-threads=1 2>&1 || failed=1
+timeout 240 suite same:: --include-ignored --skip dies --test-threads=1 2>&1 || failed=1
 exit $failed

@@ -8,6 +8,8 @@ mount -t devtmpfs none /dev
 mount -t tmpfs none /tmp
 mkdir -p /run
 exec </dev/null >/dev/ttyS0 2>&1
+# The kernel's messages would stand in the middle of the tests' lines.
+echo 1 >/proc/sys/kernel/printk
 echo "== kernel $(uname -r)"
 # Not vfio-pci: the manager loads that.
 for module in vfio_iommu_type1 e1000 e1000e igb nvme pci-stub; do

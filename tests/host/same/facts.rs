@@ -36,7 +36,7 @@ fn blocks<R>(end: &mpsc::Receiver<R>) -> bool {
 
 /// What a call returns in the end.
 fn returns<R>(end: &mpsc::Receiver<R>) -> R {
-    end.recv_timeout(Duration::from_secs(60)).expect("it returns")
+    end.recv_timeout(Duration::from_mins(1)).expect("it returns")
 }
 
 #[test]
@@ -106,8 +106,12 @@ fn unbind_from_vfio_blocks_while_the_device_is_open_and_the_link_is_gone_at_once
         assert!(blocks(&reset));
         let place = card.place("driver_override");
         let text = start(card, move |kernel| kernel.read(&place, 4096));
-        let overridden = blocks(&text);
-        assert_eq!(overridden, *release == Release::V6_1);
+        let overridden = *release == Release::V6_1;
+        if overridden {
+            assert!(blocks(&text));
+        } else {
+            returns(&text).expect("read");
+        }
         drop(opened);
         assert_eq!(returns(&unbind), Ok(()));
         assert_eq!(returns(&reset), Ok(()));

@@ -84,7 +84,7 @@ fn a_guest_opens_what_it_was_given_and_the_host_waits_until_it_is_closed() {
         assert_eq!(state(&manager, &rig.card), HostState::Deferred);
         assert_eq!(manager.retry_deferred().expect("tried").deferred, [rig.card.at()]);
         drop(opened);
-        let waited = manager.wait_for_deferred(Duration::from_secs(60)).expect("waited");
+        let waited = manager.wait_for_deferred(Duration::from_mins(1)).expect("waited");
         assert_eq!((waited.deferred, waited.failed), (vec![], vec![]));
         assert_eq!(rig.dump(), before);
     }
@@ -180,7 +180,7 @@ fn an_unbind_of_somebody_else_that_is_stuck_keeps_nobody_from_looking_and_others
         assert_eq!(released.deferred, [rig.card.at()]);
         drop(opened);
         assert_eq!(unbind.join().expect("it has returned"), Ok(()));
-        let waited = manager.wait_for_deferred(Duration::from_secs(60)).expect("waited");
+        let waited = manager.wait_for_deferred(Duration::from_mins(1)).expect("waited");
         assert_eq!((waited.deferred, waited.failed), (vec![], vec![]));
         assert_eq!(rig.dump(), before);
     }

@@ -198,7 +198,7 @@ impl Rig {
 
     /// A manager of this machine.
     pub(crate) fn reopen(&self) -> (HostManager, Recovery) {
-        let options = Options { write_deadline: Duration::from_secs(60), ..Options::default() };
+        let options = Options { write_deadline: Duration::from_mins(1), ..Options::default() };
         HostManager::open(self.kernel.clone(), self.store.clone(), options).expect("opened")
     }
 
@@ -325,6 +325,8 @@ impl Held {
     fn real(arguments: &[&str]) -> Result<Self, Errno> {
         let mut holder = Command::new("holder");
         holder.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
+        // What it complains of would stand in the middle of the test's own line.
+        holder.stderr(Stdio::null());
         let mut holder = holder.spawn().expect("there is a holder");
         let mut line = String::new();
         let out = holder.stdout.take().expect("a pipe");

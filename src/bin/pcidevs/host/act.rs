@@ -1,11 +1,13 @@
 //! One operation on the host manager.
 
 use std::sync::Arc;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
 use pcidevs::Sbdf;
 use pcidevs::host::{
-    Attachable, DriverChoice, Guarding, GuestName, HostError, HostManager, Kernel, Released, Store,
+    Attachable, DriverChoice, Guarding, GuestName, HostError, HostManager, HostStatus, Kernel, Released,
+    Store,
 };
 
 use super::print::Report;
@@ -14,8 +16,33 @@ use super::{Attach, Command, Detach, Reattach, Release};
 /// What came of it, or why nothing did.
 type Done = Result<Report, String>;
 
-/// Carries the command out. A copy of a machine does not change by itself, so there is nothing to wait for.
+/// How long something may take before it is said what that is.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Carries the command out, and says on stderr what takes long.
 pub(super) fn carry_out(command: &Command, manager: &HostManager, is_copy: bool) -> Report {
+    let (done, end) = mpsc::channel::<()>();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            let mut told = Vec::new();
+            while end.recv_timeout(PATIENCE / 4) == Err(RecvTimeoutError::Timeout) {
+                for (device, what, since) in manager.under_way() {
+                    if since >= PATIENCE && !told.contains(&what) {
+                        eprintln!("pcidevs: {device}: still waiting for the kernel: {what}");
+                        told.push(what);
+                    }
+                }
+            }
+        });
+        let report = act(command, manager, is_copy);
+        // Its end is what the other thread hears.
+        drop(done);
+        report
+    })
+}
+
+/// A copy of a machine does not change by itself, so there is nothing to wait for.
+fn act(command: &Command, manager: &HostManager, is_copy: bool) -> Report {
     let patience = |seconds: u32| if is_copy { Duration::ZERO } else { Duration::from_secs(seconds.into()) };
     let done = match command {
         Command::Detach(Detach { driver, force, devices }) => {
@@ -39,7 +66,24 @@ pub(super) fn carry_out(command: &Command, manager: &HostManager, is_copy: bool)
         }
         Command::Recover(_) | Command::Status(_) => Ok(Report::default()),
     };
-    done.unwrap_or_else(Report::refused)
+    let mut report = done.unwrap_or_else(Report::refused);
+    if report.is_whole() {
+        report.moved = moved(command, manager);
+    }
+    report
+}
+
+/// Where the devices of a command are that has succeeded, if it does not say so itself.
+fn moved(command: &Command, manager: &HostManager) -> Vec<HostStatus> {
+    let devices = match command {
+        Command::Detach(Detach { devices, .. })
+        | Command::Attach(Attach { detach: Detach { devices, .. }, .. })
+        | Command::Adopt(devices)
+        | Command::Repair(devices)
+        | Command::Reset(devices) => &devices.devices,
+        _ => return Vec::new(),
+    };
+    devices.iter().filter_map(|device| manager.status(*device)).collect()
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "for map_err")]
@@ -73,6 +117,10 @@ fn attach(manager: &HostManager, options: &Attach) -> Done {
 /// Waits for what could not go back at once.
 fn wait_for(manager: &HostManager, mut released: Released, patience: Duration) -> Done {
     if !released.deferred.is_empty() && !patience.is_zero() {
+        for device in &released.deferred {
+            let seconds = patience.as_secs();
+            eprintln!("pcidevs: {device}: waiting for its group, {seconds} seconds at most");
+        }
         let mut later = manager.wait_for_deferred(patience).map_err(said)?;
         released.returned.append(&mut later.returned);
         released.failures.append(&mut later.failures);

@@ -17,6 +17,8 @@ pub(super) struct Report {
     /// What a dry run would have written.
     pub(super) writes: Option<Vec<String>>,
     devices: Option<Vec<HostStatus>>,
+    /// Where the devices are that were moved.
+    pub(super) moved: Vec<HostStatus>,
 }
 
 impl Report {
@@ -94,6 +96,12 @@ impl Report {
     fn lines(&self, out: &mut dyn Write) -> io::Result<()> {
         for line in self.writes.iter().flatten() {
             writeln!(out, "{line}")?;
+        }
+        if self.writes.is_none() {
+            for known in &self.moved {
+                let driver = known.driver.as_ref().map_or("no driver", DriverName::as_str);
+                writeln!(out, "{}: {}, on {driver}", known.address, state(&known.state))?;
+            }
         }
         for known in self.devices.iter().flatten() {
             let driver = known.driver.as_ref().map_or("-", DriverName::as_str);
