@@ -8,6 +8,7 @@ use core::array;
 use core::ptr::{self, NonNull};
 
 use super::arena::Arena;
+use super::memo::Memo;
 use super::slot::Slot;
 use super::table::{Apart, Digits, Entry};
 use crate::Sbdf;
@@ -142,7 +143,12 @@ impl<T, L: RawLock> Directory<T, L> {
         unsafe { slot.as_ref() }
     }
 
-    /// The same for a writer.
+    /// For one thread to remember what it finds.
+    pub(crate) fn memo<const PLACES: usize>(&self) -> Memo<T, L, PLACES> {
+        Memo::new(self.arena.clone())
+    }
+
+    /// The slot that a guest address points at, for a writer.
     pub(crate) fn find_to_write(&self, address: Sbdf) -> Option<&Slot<T, L>> {
         let place = self.segment(address)?.place(address)?;
         // SAFETY: by the invariant.

@@ -12,7 +12,8 @@
 //!   one only remembers which device was meant.
 //! - [`locked`]: the default access: the device's own lock and no count.
 //! - [`table`], [`chunk`], [`arena`]: finding a slot with loads only, and what keeps its memory.
-//! - [`list`], [`directory`]: membership for iteration, and lookup by guest address.
+//! - [`list`], [`directory`], [`memo`]: membership for iteration, lookup by guest address, and what one thread remembers
+//!   of it.
 //! - [`published`]: registers that many threads read at once, without the lock.
 //! - [`side`]: what has to be found without any lock, beside the slots.
 //! - [`ending`]: closing a device nobody uses, and the departure of one whose hardware is gone.
@@ -39,6 +40,7 @@ mod ending;
 mod holder;
 mod list;
 mod locked;
+mod memo;
 mod names;
 mod published;
 mod reference;
@@ -58,6 +60,7 @@ pub(crate) use directory::Directory;
 pub(crate) use ending::{CloseRefused, Closed, Departure};
 pub(crate) use list::{List, Snapshot, SnapshotEntry};
 pub(crate) use locked::Locked;
+pub(crate) use memo::Memo;
 pub(crate) use published::Audience;
 pub(crate) use reference::{NamedRef, Ref, WeakRef};
 pub(crate) use removal::{BeginRefused, Progress, Removal};

@@ -8,6 +8,7 @@ use super::binding::{Guest, Place, Record};
 use super::claim::is_claimed;
 use super::handle::Locked;
 use super::snapshot::Devices;
+use super::visitor::Visitor;
 use crate::Sbdf;
 use crate::address::Segment;
 use crate::memory::{NoMemory, Shared};
@@ -195,10 +196,27 @@ impl<D, L: RawLock> Domain<D, L> {
     pub fn lock(&self, at: Sbdf) -> Result<Locked<'_, D, L>, AccessError> {
         let slot = self.state.directory.find(at).ok_or(AccessError::NotFound)?;
         let locked = slot.lock()?.ok_or(AccessError::NotFound)?;
-        if !locked.binding.is_guest(self.guest, at) && !weakened(Site::AccessChecksOwner) {
+        if !self.has(&locked, at) {
             return Err(AccessError::NotFound);
         }
         Ok(Locked::new(locked))
+    }
+
+    /// Whether this guest has the device, and sees it here.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "as `lock`")]
+    pub(super) fn has(&self, device: &refcount::Locked<'_, Record<D>, L>, at: Sbdf) -> bool {
+        device.binding.is_guest(self.guest, at) || weakened(Site::AccessChecksOwner)
+    }
+
+    /// The slot that a guest address points at.
+    pub(super) fn find(&self, at: Sbdf) -> Option<&Slot<Record<D>, L>> {
+        self.state.directory.find(at)
+    }
+
+    /// A way to the guest's devices for one of its vCPUs.
+    pub(crate) fn visitor<const PLACES: usize>(&self) -> Visitor<D, L, PLACES> {
+        Visitor::new(self.clone(), self.state.directory.memo())
     }
 
     /// A published register of the device that this guest sees at this address, read without a lock or a write: any

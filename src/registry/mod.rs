@@ -31,6 +31,7 @@ mod remove;
 mod snapshot;
 mod status;
 mod ticket;
+mod visitor;
 
 use alloc::vec::Vec;
 use core::fmt;
@@ -52,6 +53,7 @@ pub use status::{Phase, Status};
 #[cfg(all(feature = "std", not(any(loom, shuttle))))]
 pub(crate) use ticket::block_on;
 pub use ticket::{RemovalTicket, TicketError};
+pub(crate) use visitor::Visitor;
 
 use crate::Sbdf;
 use crate::errno::Errno;

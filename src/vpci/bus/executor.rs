@@ -82,7 +82,7 @@ fn carry_out<L: RawLock>(
         Work::Power(to) => guarded(|| wiring.power(target, to)),
         Work::Reset => reset(reach, mapper, wiring, target),
         Work::Buses(numbers) => {
-            mapper.buses.program(target.seen_at, numbers);
+            mapper.program_port(target.seen_at, numbers);
             Ok(())
         }
         Work::VirtualFunctions(count) => guarded(|| wiring.virtual_functions(target, count)),

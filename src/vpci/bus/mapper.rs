@@ -14,10 +14,12 @@ use core::cell::Cell;
 use core::ops::Range;
 
 use super::buses::Buses;
-use super::routes::{self, Route, Routes};
+use super::buses::PortError;
+use super::remembered::{self, Part};
+use super::routes::{Route, Routes};
 use super::waiting::{self, Waits};
 use super::wiring::{Target, Wiring};
-use crate::address::Sbdf;
+use crate::address::{Bus, Sbdf};
 use crate::memory::NoMemory;
 use crate::platform::HookError;
 use crate::sync::{Lock, RawLock, Site, weakened};
@@ -77,11 +79,30 @@ impl<L: RawLock> Mapper<L> {
         self.state.lock().seen_at(device)
     }
 
+    /// There is a port at this home, and what is behind it is at home on that bus.
+    pub(super) fn add_port(&self, at: Sbdf, behind: Bus) -> Result<(), PortError> {
+        self.buses.add(at, behind)?;
+        self.renumbered();
+        Ok(())
+    }
+
+    /// The guest has programmed the port at this home: primary, secondary and subordinate.
+    pub(super) fn program_port(&self, at: Sbdf, numbers: [u8; 3]) {
+        self.buses.program(at, numbers);
+        self.renumbered();
+    }
+
+    /// What is remembered of configuration space is by the old bus numbers.
+    fn renumbered(&self) {
+        let _state = self.state.lock();
+        self.memory.renew();
+    }
+
     /// Which BAR answers at an address, by the map itself.
-    pub(super) fn find(&self, space: BarSpace, address: u64) -> Option<routes::Place> {
+    pub(super) fn find(&self, space: BarSpace, address: u64) -> Option<remembered::Place> {
         let state = self.state.lock();
         let (id, offset) = state.map.at(space, address)?;
-        Some(routes::Place { seen_at: state.seen_at(id.device)?, bar: id.bar, offset })
+        Some(remembered::Place { seen_at: state.seen_at(id.device)?, part: Part::Bar(id.bar), offset })
     }
 
     /// Disables these BARs of a device, then enables those, and returns when all of it is done.

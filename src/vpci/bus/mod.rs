@@ -3,6 +3,7 @@
 //! | file | what |
 //! |---|---|
 //! | `vcpu` | dispatch: which device and register an address is |
+//! | `remembered` | what a vCPU remembers of where its accesses went |
 //! | `routes` | the published table by which BARs are found |
 //! | `buses` | the bus numbers that a guest gives to what is behind emulated ports |
 //! | `mapper` | the BAR map and its steps, one at a time for a guest |
@@ -18,6 +19,7 @@ mod attachment;
 mod buses;
 mod executor;
 mod mapper;
+mod remembered;
 mod routes;
 mod vcpu;
 mod waiting;
@@ -131,50 +133,42 @@ impl<D: Modelled, W: Wiring, L: RawLock> Bus<D, W, L> {
     /// There is an emulated port at this address. What is behind it is to be assigned to addresses on the bus `behind`,
     /// which is theirs whatever number the guest gives it; the guest finds them once it has programmed the port.
     pub fn add_port(&self, at: Sbdf, behind: address::Bus) -> Result<(), PortError> {
-        self.shared.mapper.buses.add(at, behind)
+        self.shared.mapper.add_port(at, behind)
     }
 
     /// Reads configuration space of the device that the guest sees at this address; ones if there is none.
     #[inline(always)]
     pub fn config_read(&self, at: Sbdf, offset: u16, width: Width) -> u32 {
-        let read = |function: &mut Function| function.config_read(offset, width);
-        // Not there, on its way, or this very thread is inside it: to the guest it is all the same.
-        let Ok(mut device) = self.shared.domain.lock(at) else { return all_bits(width) };
-        device.function().as_mut().map_or(all_bits(width), read)
+        config_read(self.shared.domain.lock(at), offset, width)
     }
 
     /// Writes configuration space of the device that the guest sees at this address.
     #[inline]
     pub fn config_write(&self, at: Sbdf, offset: u16, width: Width, value: u32) -> Written<D, W, L> {
-        self.access(at, |function| function.config_write(offset, width, value))
+        self.access(self.shared.domain.lock(at), at, |function| function.config_write(offset, width, value))
     }
 
     /// Reads from a BAR (6 is the ROM) of the device that the guest sees at this address: 1, 2, 4 or 8 bytes.
     #[inline(always)]
     pub fn bar_read(&self, at: Sbdf, bar: u8, offset: u64, data: &mut [u8]) {
-        fill_with_ones(data);
-        if let Ok(mut device) = self.shared.domain.lock(at)
-            && let Some(function) = device.function()
-        {
-            function.bar_read_over(bar, offset, data);
-        }
+        bar_read(self.shared.domain.lock(at), bar, offset, data);
     }
 
     /// Writes to a BAR of the device that the guest sees at this address.
     #[inline]
     pub fn bar_write(&self, at: Sbdf, bar: u8, offset: u64, data: &[u8]) -> Written<D, W, L> {
-        self.access(at, |function| function.bar_write(bar, offset, data))
+        self.access(self.shared.domain.lock(at), at, |function| function.bar_write(bar, offset, data))
     }
 
     /// Lets a device say something by itself, from any thread: an interrupt, the level of its pin, a wish.
     pub fn signal(&self, at: Sbdf, signal: impl FnOnce(&mut Signals<'_>)) -> Written<D, W, L> {
-        self.access(at, |function| function.signal(signal))
+        self.access(self.shared.domain.lock(at), at, |function| function.signal(signal))
     }
 
     /// Carries out what a function wants from the beginning ([`Function::start`]): for one of the host's, when it has
     /// been put behind the bus.
     pub fn start(&self, at: Sbdf) -> Written<D, W, L> {
-        self.access(at, Function::start)
+        self.access(self.shared.domain.lock(at), at, Function::start)
     }
 
     /// Gives a device the state that was saved of one like it, and brings the outside to it.
@@ -186,8 +180,13 @@ impl<D: Modelled, W: Wiring, L: RawLock> Bus<D, W, L> {
     }
 
     #[inline]
-    fn access(&self, at: Sbdf, access: impl FnOnce(&mut Function) -> Asked) -> Written<D, W, L> {
-        let Ok(mut device) = self.shared.domain.lock(at) else { return Written::Done };
+    fn access(
+        &self,
+        device: Found<'_, D, L>,
+        at: Sbdf,
+        access: impl FnOnce(&mut Function) -> Asked,
+    ) -> Written<D, W, L> {
+        let Ok(mut device) = device else { return Written::Done };
         let Some(function) = device.function() else { return Written::Done };
         let asked = access(function);
         if asked.is_nothing() {
@@ -206,6 +205,28 @@ impl<D: Modelled, W: Wiring, L: RawLock> Bus<D, W, L> {
         executor::drive(&kept, mapper, wiring, target);
         let pending = Pending { bus: self.clone(), kept, asked };
         if pending.is_settled() { Written::Done } else { Written::Pending(pending) }
+    }
+}
+
+/// The device of an access, under its lock: or it is not there, on its way, or this very thread is inside it. To the
+/// guest it is all the same.
+type Found<'a, D, L> = Result<Locked<'a, D, L>, AccessError>;
+
+#[inline(always)]
+fn config_read<D: Modelled, L: RawLock>(device: Found<'_, D, L>, offset: u16, width: Width) -> u32 {
+    let read = |function: &mut Function| function.config_read(offset, width);
+    let Ok(mut device) = device else { return all_bits(width) };
+    device.function().as_mut().map_or(all_bits(width), read)
+}
+
+#[inline(always)]
+fn bar_read<D: Modelled, L: RawLock>(device: Found<'_, D, L>, bar: u8, offset: u64, data: &mut [u8]) {
+    // Under the lock: it waits for what is stored before it.
+    fill_with_ones(data);
+    if let Ok(mut device) = device
+        && let Some(function) = device.function()
+    {
+        function.bar_read_over(bar, offset, data);
     }
 }
 

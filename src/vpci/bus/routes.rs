@@ -10,16 +10,13 @@
 //!
 //! A reader that finds any entry of a later writing has, by the fences, that writing's odd version, so its last look
 //! differs. It does not try for ever: it asks the map itself, under its lock.
-//!
-//! A vCPU remembers what it found and the version it found it at. As long as the version is the same so is the answer,
-//! and then one load of a line that hardly ever changes, and one line of its own, is all that dispatch costs.
 
 use core::ops::RangeInclusive;
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-use crate::address::{Bus, DevFn, Sbdf, Segment};
+use crate::address::{Sbdf, Segment};
 use crate::memory::{NoMemory, OnceBox};
 use crate::sync::{AtomicU64, AtomicUsize, Ordering, Site, fence, ordering, weakened};
 
@@ -39,24 +36,6 @@ pub(super) struct Route {
     pub(super) bar: u8,
     /// Of the first address, in the BAR.
     pub(super) offset: u64,
-}
-
-/// What of a device an address is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place {
-    /// The device, as the guest sees it.
-    pub(super) seen_at: Sbdf,
-    pub(super) bar: u8,
-    /// In the BAR.
-    pub(super) offset: u64,
-}
-
-/// What a lookup found.
-pub(super) enum Found {
-    Place(Place),
-    Nothing,
-    /// The table is being written: ask under the lock.
-    Unknown,
 }
 
 #[derive(Debug, Default)]
@@ -88,13 +67,9 @@ impl Routes {
     }
 
     /// The route of an address, and the version of the table that has it.
-    fn find(&self, address: u64) -> Result<(u64, Option<Known>), BeingWritten> {
+    pub(super) fn find(&self, address: u64) -> Result<(u64, Option<Route>), BeingWritten> {
         for _ in 0..TRIES {
-            // Acquire: pairs with the Release of the writer.
-            let version = self.version.load(ordering(Site::RoutesAcquire, Ordering::Acquire));
-            if version & 1 != 0 {
-                continue;
-            }
+            let Ok(version) = self.version() else { continue };
             let route = self.search(address);
             // Acquire: an entry of a later writing brings that writing's odd version with it.
             if !weakened(Site::RoutesFence) {
@@ -107,23 +82,37 @@ impl Routes {
         Err(BeingWritten)
     }
 
-    fn search(&self, address: u64) -> Option<Known> {
+    /// The version, unless the table is being written.
+    pub(super) fn version(&self) -> Result<u64, BeingWritten> {
+        // Acquire: pairs with the Release of the writer.
+        let version = self.version.load(ordering(Site::RoutesAcquire, Ordering::Acquire));
+        if version & 1 == 0 { Ok(version) } else { Err(BeingWritten) }
+    }
+
+    /// Whether what was found at this version is still so.
+    #[inline]
+    pub(super) fn is_still(&self, version: u64) -> bool {
+        // Acquire: pairs with the Release of the writer, so that what the writer did before is seen by who goes on.
+        let now = self.version.load(ordering(Site::RoutesAcquire, Ordering::Acquire));
+        now == version || weakened(Site::RememberedChecksVersion)
+    }
+
+    fn search(&self, address: u64) -> Option<Route> {
         let table = self.tables.get(self.table.load(Ordering::Relaxed))?.get()?;
         let entries = table.get(..self.length.load(Ordering::Relaxed))?;
         let after = entries.partition_point(|entry| entry.last.load(Ordering::Relaxed) < address);
         let entry = entries.get(after)?;
-        let (first, offset) = (entry.first.load(Ordering::Relaxed), entry.offset.load(Ordering::Relaxed));
-        let (at, bar) = unpack(entry.target.load(Ordering::Relaxed));
-        let known = Known {
-            first,
-            last: entry.last.load(Ordering::Relaxed),
-            base: first.wrapping_sub(offset),
-            segment: at.segment(),
-            bus: at.bus(),
-            devfn: at.devfn(),
-            bar,
-        };
-        known.has(address).then_some(known)
+        let addresses = entry.first.load(Ordering::Relaxed)..=entry.last.load(Ordering::Relaxed);
+        let (seen_at, bar) = unpack(entry.target.load(Ordering::Relaxed));
+        let offset = entry.offset.load(Ordering::Relaxed);
+        addresses.contains(&address).then_some(Route { addresses, seen_at, bar, offset })
+    }
+
+    /// Whatever was found is to be looked up again. Under the map's lock.
+    pub(super) fn renew(&self) {
+        let version = self.version.load(Ordering::Relaxed);
+        // Release: pairs with the Acquire of readers.
+        self.version.store(version + 2, ordering(Site::RoutesRelease, Ordering::Release));
     }
 
     /// Makes room for so many routes, so that publishing them cannot fail. Under the map's lock.
@@ -166,94 +155,7 @@ impl Routes {
 }
 
 /// The table changed at every look.
-struct BeingWritten;
-
-/// A route as a vCPU remembers it: half a cache line.
-#[derive(Clone, Copy, Debug)]
-#[repr(align(32))]
-struct Known {
-    first: u64,
-    last: u64,
-    /// Where offset 0 of the BAR would be; around the end of the address space if a piece before it is cut away.
-    base: u64,
-    segment: Segment,
-    bus: Bus,
-    devfn: DevFn,
-    bar: u8,
-}
-
-impl Known {
-    /// No address is of it.
-    const NOTHING: Self = Self {
-        first: 1,
-        last: 0,
-        base: 0,
-        segment: Segment::new(0),
-        bus: Bus::new(0),
-        devfn: DevFn::from_bits(0),
-        bar: 0,
-    };
-
-    #[inline]
-    fn has(&self, address: u64) -> bool {
-        self.first <= address && address <= self.last
-    }
-
-    #[inline]
-    fn place(&self, address: u64) -> Place {
-        let seen_at = Sbdf::new(self.segment, self.bus, self.devfn);
-        Place { seen_at, bar: self.bar, offset: address.wrapping_sub(self.base) }
-    }
-}
-
-/// What one vCPU remembers of a table: `ROUTES` (a power of two) routes, each found by the page of `1 << PAGE` bytes that
-/// was accessed last. A guest has more BARs than it uses at a time, so this holds what a search would find again.
-#[derive(Debug)]
-pub(super) struct Remembered<const ROUTES: usize, const PAGE: u32> {
-    /// Of the table that all of them are in.
-    version: u64,
-    routes: [Known; ROUTES],
-}
-
-impl<const ROUTES: usize, const PAGE: u32> Remembered<ROUTES, PAGE> {
-    pub(super) const fn nothing() -> Self {
-        Self { version: 0, routes: [Known::NOTHING; ROUTES] }
-    }
-
-    /// What an address is, if that is remembered and still so.
-    #[inline(always)]
-    #[expect(
-        clippy::inline_always,
-        reason = "as a call it returns a structure through memory, which costs more than it"
-    )]
-    pub(super) fn find(&self, table: &Routes, address: u64) -> Option<Place> {
-        let known = &self.routes[Self::at(address)];
-        // Acquire: pairs with the Release of the writer, so that what the writer did before is seen by who goes on.
-        let version = table.version.load(ordering(Site::RoutesAcquire, Ordering::Acquire));
-        let is_still = version == self.version || weakened(Site::RememberedChecksVersion);
-        (is_still && known.has(address)).then(|| known.place(address))
-    }
-
-    /// Looks an address up, and remembers where it leads.
-    #[cold]
-    pub(super) fn look_up(&mut self, table: &Routes, address: u64) -> Found {
-        let Ok((version, found)) = table.find(address) else { return Found::Unknown };
-        let Some(known) = found else { return Found::Nothing };
-        if self.version != version {
-            *self = Self { version, ..Self::nothing() };
-        }
-        self.routes[Self::at(address)] = known;
-        Found::Place(known.place(address))
-    }
-
-    /// Where the route of an address is kept. Multiplied by the golden ratio, pages at any regular distance are spread.
-    #[inline]
-    fn at(address: u64) -> usize {
-        let spread = (address >> PAGE).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        // The upper bits are the best spread. Fewer than `ROUTES`, which is a power of two.
-        (spread >> 32) as usize >> (32 - ROUTES.ilog2()) & (ROUTES - 1)
-    }
-}
+pub(super) struct BeingWritten;
 
 /// The smallest table with room for so many.
 fn table_for(routes: usize) -> usize {

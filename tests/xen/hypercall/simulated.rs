@@ -7,6 +7,7 @@ use pcidevs::xen::hypercall::{
 use pcidevs::xen::spec::RdmPolicy::{Relaxed, Strict};
 use pcidevs::{DomainId, Errno, Owner, Sbdf};
 
+use super::number;
 use crate::Tested;
 
 const GUEST: DomainId = DomainId::new(3);
@@ -18,11 +19,6 @@ fn machine() -> Result<(Simulated, Sbdf), Box<dyn std::error::Error>> {
     xen.create(DomainInfo::guest(OTHER));
     xen.plug(device);
     Ok((xen, device))
-}
-
-/// The number, of a refusal; the rest of it is what was asked.
-fn number<T>(answer: Result<T, HypercallError>) -> Result<(), Errno> {
-    answer.map(|_| ()).map_err(|error| error.errno())
 }
 
 #[test]
@@ -151,7 +147,7 @@ fn where_there_is_no_xen_the_real_one_says_what_is_missing() {
         Ok(xen) => assert!(xen.domain(DomainId::new(0)).is_ok()),
         Err(HypercallError::NoLibrary { looked_for }) => assert!(!looked_for.is_empty()),
         Err(error) => {
-            assert!(error.to_string().contains("Xen") || error.to_string().contains("hypervisor"), "{error}")
+            assert!(error.to_string().contains("Xen") || error.to_string().contains("hypervisor"), "{error}");
         }
     }
 }
