@@ -3,11 +3,14 @@
 use pcidevs::Owner;
 use pcidevs::xen::assignable::Afterwards;
 use pcidevs::xen::manager::XenError;
+use pcidevs::xen::memory::Server;
 use pcidevs::xen::pciback::PcibackError;
 
-use super::{BACKEND, GUEST, Machine, attach, device};
+use super::{BACKEND, GUEST, Machine, attach, device, long};
 use crate::Tested;
 use crate::fate::Blow::{Ends, Fails};
+use crate::kernels::{Faults, Kernels};
+use crate::stores::World;
 
 /// More than any operation writes.
 const MOST: usize = 60;
@@ -115,6 +118,45 @@ fn a_process_that_ends_in_an_attach_leaves_a_guest_that_sees_all_or_nothing() ->
         assert_eq!(machine.left(), [""; 0]);
     }
     assert!(crashes > 12, "{crashes} writes");
+    Ok(())
+}
+
+/// The guest lets go, and then the hypervisor does not take all of it back: the guest has it again, whole.
+#[test]
+fn a_fault_at_any_write_of_a_detach_leaves_the_guest_with_all_or_nothing_of_the_device() -> Tested {
+    let store = World::Memory(Server::new());
+    let machine = Machine::on(store.clone()).with_assignable(2)?;
+    let kernels = Kernels::start(&store, Faults::Expected)?;
+    let mut manager = machine.open_with(long())?;
+    attach(&manager, &[0, 1])?;
+    let mut faults = 0;
+    for number in 1..MOST {
+        let attached = machine.look().holdings;
+        machine.expect(&[(number, Fails)]);
+        let result = manager.detach(GUEST, &[device(1)]);
+        let struck = machine.fate.struck();
+        machine.expect(&[]);
+        if let Err(error) = &result {
+            assert!(!matches!(error, XenError::Undo { .. }), "fault {number}: {error}");
+            assert_eq!(manager.owner(device(1)), Some(Owner::Guest(GUEST)), "fault {number}: {error}");
+            assert_eq!(machine.xen.owner(device(1)), Some(Owner::Guest(GUEST)), "fault {number}: {error}");
+            assert_eq!(machine.look().holdings, attached, "fault {number}: {error}");
+            manager = machine.open_with(long())?;
+            if manager.owner(device(1)) == Some(Owner::Guest(GUEST)) {
+                manager.detach(GUEST, &[device(1)])?;
+            }
+        }
+        faults += struck;
+        if struck == 0 {
+            result?;
+            break;
+        }
+        attach(&manager, &[1])?;
+    }
+    kernels.end()?;
+    // The mark, its end, the DMA, the pages, the ports; the line is shared with the other.
+    assert!(faults >= 5, "{faults} writes");
+    assert_eq!(machine.xen.owner(device(1)), Some(Owner::Quarantine));
     Ok(())
 }
 
