@@ -5,8 +5,9 @@
 
 use std::sync::Arc;
 
+use pcidevs::Errno;
 use pcidevs::lifecycle::TransitionError;
-use pcidevs::platform::{ResetKind, Width};
+use pcidevs::platform::{Fault, Hook, HookError, ResetKind, Width};
 use pcidevs_loom::cards::{PLACES, RESET, World};
 use pcidevs_loom::{ONE, schedule};
 use shuttle::thread;
@@ -83,6 +84,30 @@ fn l23_a_card_is_removed_while_it_is_programmed() {
             }),
         ];
         threads.into_iter().for_each(|thread| thread.join().unwrap());
+        world.settled();
+    });
+}
+
+#[test]
+fn l23_a_card_that_its_guest_resets_is_taken_away_and_given_back_when_that_fails() {
+    schedule(4_000, || {
+        let world = World::begin();
+        let error = HookError::new(Errno::EIO, "told to fail");
+        world.machine.platform().fail_next(Hook::Reset, Fault::Error(error));
+        let threads = [
+            spawn(&world, |world| world.program(PLACES[0])),
+            spawn(&world, |world| {
+                world.interrupt();
+                world.write(RESET, Width::Byte, 1);
+                world.write(RESET, Width::Byte, 1);
+            }),
+            // Fails, or the guest's reset does.
+            spawn(&world, |world| drop(world.deassign())),
+        ];
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        world.settled();
+        // Whoever has it, it works.
+        world.program(PLACES[1]);
         world.settled();
     });
 }

@@ -95,6 +95,26 @@ pub(super) fn members(kernel: &dyn Kernel, group: GroupId) -> Result<Vec<Sbdf>, 
     Ok(found)
 }
 
+/// How many virtual functions a physical one has.
+pub(super) fn virtual_functions(kernel: &dyn Kernel, device: Sbdf) -> Result<u16, Errno> {
+    Ok(text(kernel, device, "sriov_numvfs")?.and_then(|text| text.parse().ok()).unwrap_or(0))
+}
+
+/// Whether there is a bridge above its bus, which could reset it.
+pub(super) fn is_below_bridge(kernel: &dyn Kernel, device: Sbdf) -> Result<bool, Errno> {
+    let target = optional(kernel.read_link(&sys(format!("{DEVICES}/{device}"))?))?;
+    // The folder it leads to is in the bridge's.
+    let above = target.as_ref().and_then(|target| target.rsplit('/').nth(1));
+    Ok(above.and_then(canonical).is_some())
+}
+
+/// The functions on its bus, itself included, in order.
+pub(super) fn on_bus(kernel: &dyn Kernel, device: Sbdf) -> Result<Vec<Sbdf>, Errno> {
+    let mut found = all(kernel)?;
+    found.retain(|other| (other.segment(), other.bus()) == (device.segment(), device.bus()));
+    Ok(found)
+}
+
 /// A small text file, without the end of the line; `None` if it is not there.
 pub(super) fn text(kernel: &dyn Kernel, device: Sbdf, name: &str) -> Result<Option<String>, Errno> {
     let bytes = optional(kernel.read(&place(device, name)?, PAGE))?;

@@ -7,7 +7,7 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `kernel` | the file interface; the running kernel behind it |
+//! | `kernel` | the file interface; the running kernel behind it, and VFIO's requests, the one place with `unsafe` |
 //! | `fake` | a kernel in memory, with its rules and its errors |
 //! | `function` | what sysfs says of one function; nothing it says is believed without a check |
 //! | `name`, `driver_type`, `variant` | names; which driver is asked for; which one is the best |
@@ -21,7 +21,7 @@
 //! # Locks
 //!
 //! None is held while the kernel is written to, and none that `status` takes while the disk is.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod book;
 mod driver;

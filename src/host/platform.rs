@@ -11,9 +11,11 @@ use std::time::{Duration, Instant};
 use super::book::{Book, locked};
 use super::driver;
 use super::function;
+use super::kernel::Kernel;
 use super::manager::ResetPolicy;
 use super::name::DriverName;
 use super::operation::{Current, Kind, Operation, WriteFailure};
+use super::record::Tenure;
 use super::view::{View, Whose};
 use super::writer::Writer;
 use crate::errno::Errno;
@@ -88,6 +90,11 @@ pub(super) fn hook(operation: &Operation, failure: WriteFailure, reason: &'stati
     HookError::new(errno, if errno == Errno::ETIMEDOUT { STUCK } else { reason })
 }
 
+/// Whether a reset of its bus would reset a device that has none of its own: it has siblings, and a bridge above.
+fn is_reset_by_bus(kernel: &dyn Kernel, device: Sbdf) -> Result<bool, Errno> {
+    Ok(function::is_below_bridge(kernel, device)? && function::on_bus(kernel, device)?.len() > 1)
+}
+
 /// The platform.
 pub(super) struct HostPlatform {
     core: Arc<Core>,
@@ -103,13 +110,18 @@ impl HostPlatform {
     }
 
     /// A new owner's driver is put in place.
-    fn put_in_place(&self, device: Sbdf, owner: Owner) -> Result<(), WriteFailure> {
+    fn put_in_place(&self, operation: &Operation, device: Sbdf, owner: Owner) -> Result<(), WriteFailure> {
         let Some(record) = self.core.book.records().get(&device).cloned() else { return Ok(()) };
         let writer = &self.core.writer;
+        let leaves_guest = operation.course(device).is_some_and(|(from, _)| from.guest().is_some());
         match owner {
             Owner::Host => driver::give_to_host(writer, device, record.group, &record.original),
             Owner::Quarantine => {
-                driver::put_on_stub(writer, device, &record.stub)?;
+                // It comes from its stub. What the guest still has open may be stuck in somebody's unbind, and then so
+                // would be whoever asks for its driver.
+                if !leaves_guest || !record.group.is_some_and(|group| driver::is_open(writer, group)) {
+                    driver::put_on_stub(writer, device, &record.stub)?;
+                }
                 self.core.stop_mastering(device)
             }
             _ => driver::put_on_stub(writer, device, &record.stub),
@@ -119,15 +131,59 @@ impl HostPlatform {
     /// What its reset reaches, as the kernel says; `None` if it has none and policy allows that.
     fn scope(&self, device: Sbdf) -> Result<Option<ResetScope>, HookError> {
         let unknown = |errno| HookError::new(errno, "its reset methods cannot be read");
-        let methods = function::reset_methods(self.core.writer.kernel(), device).map_err(unknown)?;
+        let kernel = self.core.writer.kernel();
+        let methods = function::reset_methods(kernel, device).map_err(unknown)?;
         match (methods.and_then(|methods| methods.into_iter().next()), self.core.reset_policy) {
             (Some(first), _) if first == "bus" => Ok(Some(ResetScope::Bus)),
             (Some(_), _) => Ok(Some(ResetScope::Function)),
+            // The kernel lists a bus reset only for who was alone on the bus when it was found.
+            (None, _) if is_reset_by_bus(kernel, device).map_err(unknown)? => Ok(Some(ResetScope::Bus)),
             (None, ResetPolicy::Allow) => Ok(None),
             (None, ResetPolicy::Required) => {
                 Err(HookError::new(Errno::EOPNOTSUPP, "it cannot be reset, and policy demands it"))
             }
         }
+    }
+
+    /// Whether no other function of its bus stays with a guest. What cannot be asked may.
+    fn leaves_bus(&self, operation: &Operation, device: Sbdf) -> bool {
+        let records = self.core.book.records();
+        let stays = |other: &Sbdf| {
+            let is_guests =
+                records.get(other).is_some_and(|record| matches!(record.tenure, Tenure::Guest(_)));
+            is_guests && operation.course(*other).is_none()
+        };
+        let bus = function::on_bus(self.core.writer.kernel(), device);
+        bus.is_ok_and(|bus| !bus.iter().any(stays))
+    }
+
+    /// Resets a whole bus, all of which the engine has claimed: each is of this transition or in quarantine.
+    fn reset_bus(&self, operation: &Operation, device: Sbdf) -> Result<(), WriteFailure> {
+        let core = &self.core;
+        let failed = |errno| WriteFailure { device, what: "look at its bus".into(), errno };
+        let members = function::on_bus(core.writer.kernel(), device).map_err(failed)?;
+        if members.len() < 2 {
+            return self.reset_alone(device);
+        }
+        let records = core.book.records();
+        let mut groups = Vec::new();
+        for record in members.iter().filter_map(|member| records.get(member)) {
+            // Those that come from the host in this transition are on no driver yet.
+            driver::put_on_stub(&core.writer, record.address, &record.stub)?;
+            groups.extend(record.group.filter(|group| !groups.contains(group)));
+        }
+        // Its own comes first.
+        groups.sort_by_key(|group| records.get(&device).is_none_or(|record| record.group != Some(*group)));
+        let failed = |errno| WriteFailure { device, what: "reset its bus by VFIO".into(), errno };
+        core.writer.hot_reset(device, groups).map_err(failed)?;
+        members.into_iter().for_each(|member| operation.was_reset(member));
+        Ok(())
+    }
+
+    fn reset_alone(&self, device: Sbdf) -> Result<(), WriteFailure> {
+        let place = function::place(device, "reset");
+        let written = place.and_then(|place| self.core.writer.write(device, place, b"1"));
+        written.map_err(|errno| WriteFailure { device, what: "reset".into(), errno })
     }
 }
 
@@ -256,26 +312,28 @@ impl Platform for HostPlatform {
                     Ok(None)
                 } else {
                     // A guest gets rid of a device, whatever becomes of the reset.
-                    Ok(self.scope(device).unwrap_or(None))
+                    let scope = self.scope(device).unwrap_or(None);
+                    Ok(scope.filter(|scope| *scope != ResetScope::Bus || self.leaves_bus(&operation, device)))
                 }
             }
             _ => Ok(None),
         }
     }
 
-    fn reset(&self, device: Sbdf, _: ResetScope, _: Option<ResetKind>) -> Result<(), HookError> {
+    fn reset(&self, device: Sbdf, scope: ResetScope, _: Option<ResetKind>) -> Result<(), HookError> {
         let Some(operation) = Current::get().filter(|operation| !operation.is_replay()) else {
             return Ok(());
         };
-        let written =
-            function::place(device, "reset").and_then(|place| self.core.writer.write(device, place, b"1"));
-        match written {
+        let done = match scope {
+            ResetScope::Bus => self.reset_bus(&operation, device),
+            _ => self.reset_alone(device),
+        };
+        match done {
             Ok(()) => {
                 operation.was_reset(device);
                 Ok(())
             }
-            Err(errno) => {
-                let failure = WriteFailure { device, what: "reset".into(), errno };
+            Err(failure) => {
                 let failed = hook(&operation, failure, "its reset failed");
                 let leaves_guest = operation.course(device).is_some_and(|(from, _)| from.guest().is_some());
                 // The reset stays due.
@@ -300,7 +358,7 @@ impl Platform for HostPlatform {
         };
         if !operation.is_replay() {
             let begun = operation.begin(&self.core);
-            let placed = begun.and_then(|()| self.put_in_place(at, owner));
+            let placed = begun.and_then(|()| self.put_in_place(&operation, at, owner));
             placed.map_err(|failure| hook(&operation, failure, BIND))?;
         }
         operation

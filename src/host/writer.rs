@@ -13,6 +13,7 @@ use super::book::locked;
 use super::kernel::{Kernel, Place};
 use crate::Sbdf;
 use crate::errno::Errno;
+use crate::platform::GroupId;
 
 /// A call that passed its deadline has ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +59,11 @@ impl Writer {
         let text = String::from_utf8_lossy(bytes).trim_end().escape_debug().to_string();
         let (what, bytes) = (format!("write {text:?} to {place}"), bytes.to_vec());
         self.run(device, what, move |kernel| kernel.write(&place, &bytes))
+    }
+
+    /// Resets a device's whole bus.
+    pub(super) fn hot_reset(&self, device: Sbdf, groups: Vec<GroupId>) -> Result<(), Errno> {
+        self.run(device, format!("hot reset of {device}"), move |kernel| kernel.hot_reset(device, &groups))
     }
 
     /// Reads a file of a device that may block, as `driver_override` does on some kernels.

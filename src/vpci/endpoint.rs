@@ -217,7 +217,7 @@ impl Endpoint {
         let mut next = FIRST;
         self.parts().map(move |(id, length)| {
             let at = next;
-            next = (next + length).next_multiple_of(4);
+            next = after(next, length);
             (id, at)
         })
     }
@@ -228,7 +228,7 @@ impl Endpoint {
             return Err(error);
         }
         self.check_msix()?;
-        let end = self.parts().fold(FIRST, |at, (_, length)| (at + length).next_multiple_of(4));
+        let end = self.parts().fold(FIRST, |at, (_, length)| after(at, length));
         if end > END {
             return Err(EndpointError::NoRoom { needed: end - FIRST });
         }
@@ -342,6 +342,11 @@ impl Endpoint {
     }
 }
 
+/// Where the next capability is. Any number of them may be asked for: beyond what there is room for all ends.
+fn after(at: u16, length: u16) -> u16 {
+    at.saturating_add(length).min(u16::MAX - 3).next_multiple_of(4)
+}
+
 /// Whether MSI-X can be so.
 pub(super) fn check_msix(
     vectors: u16,
@@ -381,7 +386,7 @@ pub(super) fn add_all(
 #[non_exhaustive]
 pub enum EndpointError {
     /// A class code has 24 bits (EINVAL).
-    #[error("class {0:#x} has more than 24 bits")]
+    #[error("class {0:#x} has more than 24 bits (PCIe 6.0 §7.5.1.1.6)")]
     Class(u32),
     /// A BAR breaks a rule (EINVAL).
     #[error("BAR {bar}: {fault}")]
@@ -392,16 +397,16 @@ pub enum EndpointError {
         fault: BarFault,
     },
     /// Pins are 1 to 4 (EINVAL).
-    #[error("there is no interrupt pin {0}")]
+    #[error("there is no interrupt pin {0} (PCIe 6.0 §7.5.1.1.13)")]
     Pin(u8),
     /// MSI has 1, 2, 4, 8, 16 or 32 vectors (EINVAL).
-    #[error("MSI cannot have {0} vectors")]
+    #[error("MSI cannot have {0} vectors (PCIe 6.0 §7.7.1.2)")]
     MsiVectors(u8),
     /// MSI-X breaks a rule (EINVAL).
-    #[error("MSI-X: {0}")]
+    #[error("MSI-X: {0} (PCIe 6.0 §7.7.2)")]
     Msix(MsixFault),
     /// A vendor-specific capability has 3 bytes at least (EINVAL).
-    #[error("a vendor-specific capability cannot have {0} bytes")]
+    #[error("a vendor-specific capability cannot have {0} bytes (PCIe 6.0 §7.9.4)")]
     VendorCapability(u8),
     /// The capabilities do not fit between 40 and 100 (ENOSPC).
     #[error("the capabilities need {needed} bytes, and there are 192")]

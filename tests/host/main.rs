@@ -1,4 +1,4 @@
-//! The Linux host manager, on a kernel in memory.
+//! The Linux host manager, on a kernel in memory; `same` runs on real ones as well.
 
 #![cfg(target_os = "linux")]
 
@@ -10,12 +10,12 @@ mod faults;
 mod guards;
 mod hostile;
 mod journal;
-mod kernel_facts;
 mod linux;
 mod meddling;
 mod ownership;
 mod random;
 mod recovery;
+mod same;
 mod scaffold;
 mod status;
 mod stuck;

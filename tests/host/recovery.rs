@@ -51,6 +51,28 @@ fn what_somebody_rebound_behind_our_back_is_reported_and_left_alone() {
 }
 
 #[test]
+fn what_somebody_took_from_its_stub_is_kept_and_put_on_it_again() {
+    let fake = machine();
+    let before = dump(&fake);
+    let manager = open(&fake);
+    detach(&manager, &[OTHER]);
+    attach_managed(&manager, &[CARD], "vm");
+    drop(manager);
+    for device in [CARD, OTHER] {
+        fake.write_as_somebody("bus/pci/drivers/vfio-pci/unbind", device).expect("unbound");
+    }
+    let (manager, recovery) = reopen(&fake);
+    assert_eq!(recovery.devices, [(at(CARD), Recovered::Unbound), (at(OTHER), Recovered::Unbound)]);
+    assert_eq!(state(&manager, CARD), HostState::Guest(guest("vm")));
+    assert_eq!(release(&manager, &[CARD], "vm").returned, set(&[CARD]));
+    attach_managed(&manager, &[OTHER], "vm");
+    check(&fake, &manager);
+    release(&manager, &[OTHER], "vm");
+    manager.reattach(&set(&[OTHER])).expect("reattached");
+    assert_eq!(dump(&fake), before);
+}
+
+#[test]
 fn a_guest_that_ran_on_keeps_its_devices() {
     let fake = machine();
     attach_managed(&open(&fake), &[CARD], "vm");

@@ -57,6 +57,25 @@ fn an_enabled_bar_is_mapped_once_and_answers_from_its_first_byte_to_its_last() {
 }
 
 #[test]
+fn what_is_enabled_is_counted_and_what_is_refused_is_not() {
+    let mut map = BarMap::new(&[AddressRange::memory(0x1000..=0x1fff)], &[]).unwrap();
+    assert_eq!((map.len(), map.is_empty(), map.has(NIC)), (0, true, false));
+    assert_eq!(map.enable(NIC, &[bar(0, 0x8000, 16)]).unwrap().len(), 1);
+    assert_eq!((map.len(), map.is_empty(), map.has(NIC)), (0, true, false));
+    enable(&mut map, NIC, &[bar(0, 0x1000, 16), bar(1, 0x1100, 16)]);
+    // Covered it is enabled all the same.
+    enable(&mut map, GPU, &[bar(0, 0x1000, 16)]);
+    assert_eq!((map.len(), map.is_empty()), (3, false));
+    assert_eq!([NIC, GPU, DISK].map(|device| map.has(device)), [true, true, false]);
+    map.disable(NIC, Bars::One(0));
+    assert_eq!((map.len(), map.has(NIC)), (2, true));
+    map.disable(NIC, Bars::One(1));
+    assert_eq!((map.len(), map.has(NIC), map.is_empty()), (1, false, false));
+    map.disable(GPU, Bars::All);
+    assert_eq!((map.len(), map.has(GPU), map.is_empty()), (0, false, true));
+}
+
+#[test]
 fn a_bar_outside_the_windows_is_refused_and_the_others_are_mapped() {
     // Windows that touch are one, and so is one with what is in it.
     let windows = [0x3000..=0x3fff, 0x1000..=0x2fff, 0x1100..=0x11ff].map(AddressRange::memory);

@@ -71,6 +71,9 @@ fn the_rest_of_what_cannot_be_is_refused() {
     assert_eq!(refused(new().vendor_capability(2)), EndpointError::VendorCapability(2));
     let full = (0..7).fold(new(), |endpoint, _| endpoint.vendor_capability(32));
     assert_eq!(refused(full), EndpointError::NoRoom { needed: 224 });
+    let far_too_full = (0..300).fold(new(), |endpoint, _| endpoint.vendor_capability(255));
+    assert_eq!(far_too_full.capabilities().count(), 300);
+    assert!(matches!(refused(far_too_full), EndpointError::NoRoom { .. }));
     assert_eq!(
         refused(new().class(1 << 24).pin(9)),
         EndpointError::Class(1 << 24),
@@ -100,4 +103,18 @@ fn capabilities_are_where_they_are_said_to_be_and_lead_to_each_other() {
     }
     assert_eq!(found, places);
     assert_eq!(found.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [1, 5, 0x11, 0x13, 9, 9]);
+}
+
+#[test]
+fn a_refusal_names_the_section_of_the_standard() {
+    let place = MsixPlace { table_bar: 0, table: 4, pending_bar: 0, pending: 0 };
+    let mistakes = [
+        (new().bar(0, Bar::memory32(24)), "BAR 0: its size is no power of two (PCIe 6.0 §7.5.1.2.1)"),
+        (new().msix(0, place), "MSI-X: there are 1 to 2048 vectors (PCIe 6.0 §7.7.2)"),
+        (new().pin(5), "there is no interrupt pin 5 (PCIe 6.0 §7.5.1.1.13)"),
+        (new().msi(3), "MSI cannot have 3 vectors (PCIe 6.0 §7.7.1.2)"),
+    ];
+    for (endpoint, text) in mistakes {
+        assert_eq!(refused(endpoint).to_string(), text);
+    }
 }

@@ -148,6 +148,13 @@ impl Backing for Memory {
     }
 }
 
+/// A guest's addresses, with these windows of configuration space.
+pub(crate) fn layout(ecam: &[Ecam]) -> Layout<'_> {
+    // Configuration space is within it, and no BAR's all the same.
+    let windows = [AddressRange::memory(ECAM..=*WINDOW.end()), AddressRange::io(0x1000..=0xffff)];
+    Layout { ecam, extended: ExtendedRegisters::Absent, bars: BarMap::new(&windows, &[]).unwrap() }
+}
+
 /// A guest and the machine around it.
 pub(crate) struct Guest {
     pub(crate) registry: Registry<Option<Function>>,
@@ -161,15 +168,8 @@ impl Guest {
         let registry: Registry<Option<Function>> = Registry::new().unwrap();
         let domain = registry.create_domain(DomainId::new(1)).unwrap();
         let wiring = Recorder::default();
-        let windows = [AddressRange::memory(WINDOW), AddressRange::io(0x1000..=0xffff)];
         let ecam = Ecam::new(Segment::new(0), BusNumber::new(0)..=BusNumber::new(255), ECAM).unwrap();
-        let reserved = [AddressRange::memory(ECAM..=ECAM + (ecam.size() - 1))];
-        let layout = Layout {
-            ecam: &[ecam],
-            extended: ExtendedRegisters::Absent,
-            bars: BarMap::new(&windows, &reserved).unwrap(),
-        };
-        let bus = Bus::new(domain.clone(), wiring.clone(), layout).unwrap();
+        let bus = Bus::new(domain.clone(), wiring.clone(), layout(&[ecam])).unwrap();
         Self { registry, domain, bus, wiring }
     }
 

@@ -83,6 +83,17 @@ fn a_bar_outside_the_windows_is_not_mapped_and_that_is_reported() {
 }
 
 #[test]
+fn a_bar_over_configuration_space_is_not_mapped_and_that_is_reported() {
+    let guest = Guest::new();
+    let at = guest.plug("00:03.0", nic().build(Memory::new(0x4000)).unwrap());
+    let base = u32::try_from(ECAM + (3 << 15)).unwrap();
+    guest.write(at, BAR0, Dword, base & !0x3fff);
+    guest.write(at, COMMAND, Byte, MEMORY);
+    assert_eq!(guest.wiring.story(), ["refused 0000:80:03.0.0"]);
+    assert_eq!(load(&mut guest.bus.vcpu(), base.into(), 4), Some(0x1041_1af4));
+}
+
+#[test]
 fn a_bar_that_another_covers_appears_when_that_one_goes() {
     let guest = Guest::new();
     let device = || pcidevs::vpci::Endpoint::new(1, 2).bar(0, Bar::memory32(0x1000).direct());

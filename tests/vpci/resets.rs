@@ -28,7 +28,8 @@ fn a_function_level_reset_brings_every_register_back_and_leaves_nothing_mapped_o
     guest.wiring.story();
 
     guest.write(at, express_at + 8, Word, 1 << 15);
-    let story = ["reset", "unmap 0000:80:03.0.0 +0x0 at 0xc0000000 for 0x2000", "unroute 0"];
+    let unmapped = "unmap 0000:80:03.0.0 +0x0 at 0xc0000000 for 0x2000";
+    let story = ["reset", unmapped, "unroute 0", "bus master Off"];
     assert_eq!(guest.wiring.story(), story);
     let after: Vec<u32> = (0..64).map(|dword| guest.read(at, dword * 4, Dword)).collect();
     assert_eq!(after, before);
@@ -66,4 +67,17 @@ fn in_d3hot_bars_do_not_answer_and_come_back_with_d0() {
     assert_eq!(guest.read(at, 0x44, Word) & 3, 3, "there is no D1");
     guest.write(at, 0x44, Word, 0);
     assert_eq!(guest.wiring.story(), ["power D0", "map 0000:80:03.0.0 +0x0 at 0xc0000000 for 0x1000"]);
+}
+
+#[test]
+fn a_reset_in_d3hot_leads_to_d0_and_the_outside_is_told() {
+    let guest = Guest::new();
+    let device = Endpoint::new(1, 2).power_management().function_level_reset();
+    let places: Vec<(u8, u16)> = device.capabilities().collect();
+    let [(0x01, power_at), (0x13, features_at)] = places[..] else { panic!("{places:x?}") };
+    let at = guest.plug("00:03.0", device.build(Memory::new(0)).unwrap());
+    guest.write(at, power_at + 4, Word, 3);
+    guest.write(at, features_at + 4, Word, 1);
+    assert_eq!(guest.read(at, power_at + 4, Word) & 3, 0);
+    assert_eq!(guest.wiring.story(), ["power D3hot", "reset", "power D0"]);
 }

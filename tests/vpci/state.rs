@@ -55,6 +55,16 @@ fn a_restored_function_is_mapped_routed_and_pending_as_the_saved_one_was() {
 }
 
 #[test]
+fn a_restored_function_that_is_no_bus_master_is_none_outside_either() {
+    let guest = Guest::new();
+    let at = guest.plug("00:03.0", nic().build(Memory::new(0x4000)).unwrap());
+    let state = nic().build(Memory::new(0x4000)).unwrap().save().unwrap();
+    guest.write(at, 4, Word, 4);
+    assert!(guest.bus.restore(at, &state).unwrap().wait());
+    assert_eq!(guest.wiring.story(), ["bus master On", "power D0", "bus master Off"]);
+}
+
+#[test]
 fn what_is_no_state_of_this_function_is_refused_and_changes_nothing() {
     let mut function = rich();
     let state = function.save().unwrap();

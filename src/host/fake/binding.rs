@@ -58,6 +58,18 @@ impl Machine {
         group.is_some() && self.functions.values().any(|other| other.is.group == group && other.open > 0)
     }
 
+    /// Whether no function of this group is on a host driver.
+    pub(super) fn is_viable(&self, group: Option<u32>) -> bool {
+        let is_fine = |function: &Function| match &function.driver {
+            Some(name) => {
+                let is_vfio = self.drivers.get(name).is_some_and(|driver| driver.is_vfio);
+                is_vfio || name == "pci-stub" || function.is_bridge() && name == "pcieport"
+            }
+            None => true,
+        };
+        self.functions.values().filter(|function| function.is.group == group).all(is_fine)
+    }
+
     /// Binds a function to the first driver that matches, if its probe succeeds. How long that takes is not modelled.
     pub(super) fn probe(&mut self, address: Sbdf) -> Option<String> {
         let function = self.functions.get(&address)?;
@@ -170,8 +182,8 @@ impl Fake {
         let bus = (address.segment(), address.bus());
         let siblings = machine.functions.keys().filter(|other| (other.segment(), other.bus()) == bus).count();
         match method.split_whitespace().next() {
-            // ENOTTY
-            None => return Err(Errno::new(25)),
+            None => return Err(Errno::ENOENT),
+            // ENOTTY, though it is listed: the first one of a bus was alone when it was found.
             Some("bus") if siblings > 1 => return Err(Errno::new(25)),
             Some(_) => {}
         }
@@ -181,12 +193,62 @@ impl Fake {
         Ok(())
     }
 
+    /// A reset of a whole bus: all of it is on VFIO, and in these groups, which nobody has open.
+    pub(super) fn reset_bus(&self, address: Sbdf, groups: &[u32]) -> Result<(), Errno> {
+        let mut machine = self.machine();
+        if groups.iter().any(|group| machine.open_groups.contains(group) || machine.is_owned(Some(*group))) {
+            return Err(Errno::EBUSY);
+        }
+        let bus = (address.segment(), address.bus());
+        let is_there = |other: &Sbdf| (other.segment(), other.bus()) == bus;
+        let members: Vec<Sbdf> = machine.functions.keys().copied().filter(is_there).collect();
+        for member in &members {
+            let function = machine.functions.get(member).ok_or(Errno::ENODEV)?;
+            let driver = function.driver.as_ref().and_then(|driver| machine.drivers.get(driver));
+            if !driver.is_some_and(|driver| driver.is_vfio) {
+                return Err(Errno::ENODEV);
+            }
+            if !function.is.group.is_some_and(|group| groups.contains(&group)) {
+                return Err(Errno::EINVAL);
+            }
+        }
+        for member in members {
+            let function = machine.function(member)?;
+            function.resets += 1;
+            function.set_command(0);
+        }
+        Ok(())
+    }
+
+    /// `remove`: its driver leaves it first. It is still plugged in.
+    pub(super) fn remove(&self, address: Sbdf) -> Result<(), Errno> {
+        let driver = self.unlocked(address, Touch::Driver)?.function(address)?.driver.clone();
+        if let Some(driver) = driver {
+            self.unbind(&driver, address)?;
+        }
+        let mut machine = self.machine();
+        let function = machine.functions.remove(&address).ok_or(Errno::ENODEV)?;
+        machine.removed.insert(address, function);
+        Ok(())
+    }
+
+    /// `rescan`: what is plugged in and was removed is found, as at boot.
+    pub(super) fn rescan(&self) {
+        let mut machine = self.machine();
+        for (address, mut function) in std::mem::take(&mut machine.removed) {
+            function.start_anew();
+            machine.functions.insert(address, function);
+            // A probe that fails leaves it without driver.
+            let _probed = machine.probe(address);
+        }
+    }
+
     /// `sriov_numvfs`.
     pub(super) fn set_num_vfs(&self, address: Sbdf, wanted: u16) -> Result<(), Errno> {
         let mut machine = self.unlocked(address, Touch::Driver)?;
         let function = machine.function(address)?;
         let (now, total, driver) = (function.num_vfs, function.is.total_vfs, function.driver.clone());
-        let (id, group) = (function.is.id, function.is.group);
+        let (id, group, is_probing) = (function.is.id, function.is.group, function.probes_vfs);
         if wanted > total {
             return Err(Errno::ERANGE);
         }
@@ -194,7 +256,8 @@ impl Fake {
             return Ok(());
         }
         let makes = driver.as_ref().and_then(|driver| machine.drivers.get(driver));
-        if !makes.is_some_and(|driver| driver.makes_vfs) {
+        let may = !makes.is_some_and(|driver| driver.is_vfio) || machine.vfio_makes_vfs;
+        if !may || !makes.is_some_and(|driver| driver.makes_vfs) {
             return Err(Errno::ENOENT);
         }
         let is_vfio = makes.is_some_and(|driver| driver.is_vfio);
@@ -223,7 +286,9 @@ impl Fake {
             // Nobody but the one who holds the token of the physical function is to have them.
             function.driver_override = is_vfio.then(|| driver.clone()).flatten();
             machine.functions.insert(vf, function);
-            machine.probe(vf);
+            if is_probing {
+                machine.probe(vf);
+            }
         }
         machine.function(address)?.num_vfs = wanted;
         Ok(())

@@ -70,6 +70,20 @@ impl Machine {
         target.ok_or(Errno::ENOENT)
     }
 
+    /// Where the folder of a function really is: in that of the bridge above its bus.
+    fn folder(&self, path: &str) -> Option<String> {
+        let address: Sbdf = path.strip_prefix("bus/pci/devices/")?.parse().ok()?;
+        self.functions.get(&address)?;
+        let leads_there = |(at, function): &(&Sbdf, &Function)| {
+            let secondary = function.is.config.get(0x19).copied();
+            function.is_bridge()
+                && at.segment() == address.segment()
+                && secondary == Some(address.bus().number())
+        };
+        let above = self.functions.iter().find(leads_there).map(|(at, _)| format!("{at}/"));
+        Some(format!("../../../devices/pci/{}{address}", above.unwrap_or_default()))
+    }
+
     fn names(&self, path: &str) -> Result<Vec<String>, Errno> {
         if path == "bus/pci/devices" {
             return Ok(self.functions.keys().map(Sbdf::to_string).collect());
@@ -121,8 +135,26 @@ impl Fake {
                 _ => Err(Errno::ENOENT),
             };
         }
+        match path {
+            "bus/pci/rescan" => {
+                self.rescan();
+                return Ok(());
+            }
+            "module/vfio_pci/parameters/enable_sriov" => {
+                self.machine().vfio_makes_vfs = bytes.starts_with(b"Y");
+                return Ok(());
+            }
+            _ => {}
+        }
         let (address, file) = split(path).ok_or(Errno::ENOENT)?;
         match file {
+            "remove" => self.remove(address),
+            "sriov_drivers_autoprobe" => {
+                let mut machine = self.machine();
+                let function = machine.functions.get_mut(&address).ok_or(Errno::ENOENT)?;
+                function.probes_vfs = !bytes.starts_with(b"0");
+                Ok(())
+            }
             "driver_override" => self.set_override(address, bytes),
             "reset" => self.reset(address),
             "sriov_numvfs" => {
@@ -215,6 +247,9 @@ impl Kernel for Fake {
             (Some(Content::Failure(errno)), ..) => Err(*errno),
             (Some(_), ..) => Err(Errno::EINVAL),
             (None, Root::Sys, Some((address, file))) => machine.link(address, file),
+            (None, Root::Sys, None) if machine.folder(place.path()).is_some() => {
+                machine.folder(place.path()).ok_or(Errno::ENOENT)
+            }
             _ => behind(machine, place, |kernel| kernel.read_link(place)),
         }
     }
@@ -260,6 +295,12 @@ impl Kernel for Fake {
         }
         machine.open_groups.insert(group.0);
         Ok(Box::new(OpenGroup { fake: self.clone(), group: group.0 }))
+    }
+
+    fn hot_reset(&self, device: Sbdf, groups: &[GroupId]) -> Result<(), Errno> {
+        let numbers: Vec<u32> = groups.iter().map(|group| group.0).collect();
+        self.strike(&format!("hot reset of {device}, groups {numbers:?}"))?;
+        self.reset_bus(device, &numbers)
     }
 
     fn load_module(&self, name: &str) -> Result<(), Errno> {

@@ -91,6 +91,8 @@ pub(super) struct Function {
     pub(super) open: usize,
     pub(super) resets: u32,
     pub(super) num_vfs: u16,
+    /// `sriov_drivers_autoprobe`.
+    pub(super) probes_vfs: bool,
 }
 
 impl Function {
@@ -108,7 +110,16 @@ impl Function {
                 *into = byte;
             }
         }
-        Self { is, driver: None, driver_override: None, is_locked: false, open: 0, resets: 0, num_vfs: 0 }
+        Self {
+            is,
+            driver: None,
+            driver_override: None,
+            is_locked: false,
+            open: 0,
+            resets: 0,
+            num_vfs: 0,
+            probes_vfs: true,
+        }
     }
 
     pub(super) fn start_anew(&mut self) {

@@ -76,6 +76,10 @@ struct Machine {
     hides_groups: bool,
     /// The kernel it was copied from, for what was not.
     behind: Option<Arc<dyn Kernel>>,
+    /// Functions that were removed and are still plugged in.
+    removed: BTreeMap<Sbdf, Function>,
+    /// `vfio-pci` makes virtual functions.
+    vfio_makes_vfs: bool,
     /// What a test has put somewhere: it is there whatever the machine says.
     files: BTreeMap<(Root, String), Content>,
     pciback: pciback::Pciback,
@@ -164,9 +168,13 @@ impl Fake {
         self.machine().files.insert((root, path.into()), content);
     }
 
-    /// A guest opens a device: `None` if it is not on VFIO. Until this is dropped it is in use.
+    /// A guest opens a device: `None` if it is not on VFIO, or a host driver has a device of its group. Until this is
+    /// dropped it is in use.
     pub fn open_device(&self, address: Sbdf) -> Option<OpenDevice> {
         let mut machine = self.machine();
+        if !machine.is_viable(machine.functions.get(&address)?.is.group) {
+            return None;
+        }
         let driver = machine.functions.get(&address)?.driver.clone()?;
         let is_vfio = machine.drivers.get(&driver).is_some_and(|driver| driver.is_vfio);
         let function = machine.functions.get_mut(&address).filter(|_| is_vfio)?;

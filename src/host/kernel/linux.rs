@@ -6,7 +6,9 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
+use super::vfio;
 use super::{GroupFile, Kernel, Place, Root};
+use crate::Sbdf;
 use crate::errno::Errno;
 use crate::platform::GroupId;
 
@@ -135,9 +137,13 @@ impl Kernel for Linux {
         Ok(Box::new(OpenGroup { _file: file.map_err(errno)? }))
     }
 
+    fn hot_reset(&self, device: Sbdf, groups: &[GroupId]) -> Result<(), Errno> {
+        vfio::hot_reset(&self.dev.join("vfio"), device, groups)
+    }
+
     fn load_module(&self, name: &str) -> Result<(), Errno> {
         let mut modprobe = Command::new("modprobe");
-        modprobe.args(["--quiet", "--", name]);
+        modprobe.args(["-q", "--", name]);
         modprobe.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         match modprobe.status() {
             Ok(status) if status.success() => Ok(()),

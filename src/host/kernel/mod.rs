@@ -4,12 +4,14 @@
 //! real one. A [`Place`] cannot lead out of its folder; what is read is bounded; errors are the kernel's numbers.
 
 mod linux;
+mod vfio;
 
 use std::fmt;
 
 pub use linux::Linux;
 pub(crate) use linux::errno;
 
+use crate::Sbdf;
 use crate::errno::Errno;
 use crate::platform::GroupId;
 
@@ -104,6 +106,10 @@ pub trait Kernel: Send + Sync + 'static {
 
     /// Opens a VFIO group. EBUSY while anybody has it, or a device of it, open; ENOENT without one.
     fn open_group(&self, group: GroupId) -> Result<Box<dyn GroupFile>, Errno>;
+
+    /// Resets a device's whole bus, as VFIO's hot reset does. `groups` are those of all functions there, the device's
+    /// first. Every function must be on VFIO, and nobody may have any of the groups open: EBUSY.
+    fn hot_reset(&self, device: Sbdf, groups: &[GroupId]) -> Result<(), Errno>;
 
     /// Loads a module.
     fn load_module(&self, name: &str) -> Result<(), Errno>;

@@ -77,6 +77,7 @@ impl HostManager {
                 }
                 None => {
                     self.check_not_foreign(device)?;
+                    self.check_no_virtual_functions(device)?;
                     hosts.push(device);
                     let wish = Wish { driver: wanted.driver.clone(), managed: true };
                     operation = operation.with_wish(device, wish);

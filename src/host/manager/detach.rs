@@ -29,6 +29,7 @@ impl HostManager {
             match records.get(device) {
                 None => {
                     self.check_not_foreign(*device)?;
+                    self.check_no_virtual_functions(*device)?;
                     let wish = Wish { driver: DriverChoice::Configured(driver.clone()), managed: false };
                     operation = operation.with_wish(*device, wish);
                 }

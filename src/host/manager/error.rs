@@ -29,6 +29,18 @@ pub enum HostError {
     /// It is a bridge, and no guest gets those (EINVAL).
     #[error("{0} is a bridge")]
     Bridge(Sbdf),
+    /// It has virtual functions, which its driver would take along or which VFIO refuses: switch them off first, or give
+    /// guests those (EBUSY).
+    #[error(
+        "{device} has {count} virtual functions: switch them off first (echo 0 > \
+         /sys/bus/pci/devices/{device}/sriov_numvfs), or give guests those"
+    )]
+    HasVirtualFunctions {
+        /// The physical function.
+        device: Sbdf,
+        /// How many.
+        count: u16,
+    },
     /// A guest has it: release it there first (EBUSY).
     #[error("{device} is in use by {owner}")]
     InUse {
@@ -183,6 +195,7 @@ impl HostError {
             | Self::NotForeign(_) => Errno::EINVAL,
             Self::NotFound(_) | Self::NotOwner { .. } => Errno::ENODEV,
             Self::InUse { .. }
+            | Self::HasVirtualFunctions { .. }
             | Self::NotDetached(_)
             | Self::Foreign { .. }
             | Self::OtherDriver { .. }

@@ -292,6 +292,15 @@ impl HostManager {
         }
     }
 
+    /// A physical function keeps its driver while it has virtual ones: some drivers take them along, guests or not.
+    fn check_no_virtual_functions(&self, device: Sbdf) -> Result<(), HostError> {
+        match function::virtual_functions(self.kernel(), device) {
+            Ok(0) => Ok(()),
+            Ok(count) => Err(HostError::HasVirtualFunctions { device, count }),
+            Err(errno) => Err(HostError::Unreadable { what: "count its virtual functions", errno }),
+        }
+    }
+
     /// A device without a record that sits on a stub is somebody else's.
     fn check_not_foreign(&self, device: Sbdf) -> Result<(), HostError> {
         match function::driver(self.kernel(), device) {

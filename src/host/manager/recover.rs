@@ -13,7 +13,6 @@ use crate::host::driver;
 use crate::host::function;
 use crate::host::journal::{self, JournalDamage, Loaded, Records};
 use crate::host::kernel::Kernel;
-use crate::host::name::DriverName;
 use crate::host::operation::{Kind, Operation, WriteFailure};
 use crate::host::platform::{Core, HostPlatform};
 use crate::host::record::{Record, Tenure};
@@ -32,6 +31,8 @@ pub enum Recovered {
     /// An operation that had not ended could not be undone yet: somebody has its group open. It is in quarantine and
     /// waits.
     Deferred,
+    /// Somebody has taken it from its stub, or is about to. It is with nobody else, and its record is kept.
+    Unbound,
     /// It is away; nothing is known of it any more.
     Vanished,
     /// Another device is at its address, and was not touched.
@@ -179,7 +180,7 @@ fn recover(writer: &Writer, boot: &str, loaded: &Loaded, recovery: &mut Recovery
             Recovered::Rebooted
         };
         let is_ours = match &recovered {
-            Recovered::Kept | Recovered::Deferred | Recovered::Broken(_) => true,
+            Recovered::Kept | Recovered::Unbound | Recovered::Deferred | Recovered::Broken(_) => true,
             Recovered::RolledBack => record.tenure != Tenure::Host,
             Recovered::Vanished | Recovered::Replaced | Recovered::Rebooted => false,
         };
@@ -223,10 +224,9 @@ fn make_true(writer: &Writer, record: &mut Record) -> Result<Recovered, WriteFai
         // Nothing of ours was under way: what is otherwise, somebody else did.
         return match driver::current(writer, device)? {
             Some(driver) if driver == record.stub => Ok(Recovered::Kept),
-            None if record.tenure == Tenure::Quarantine => Ok(Recovered::Kept),
-            driver => {
-                let name = driver.as_ref().map_or("nothing", DriverName::as_str);
-                let what = format!("somebody has bound it to {name} behind our back");
+            None => Ok(Recovered::Unbound),
+            Some(driver) => {
+                let what = format!("somebody has bound it to {driver} behind our back");
                 Err(WriteFailure { device, what, errno: crate::Errno::EBUSY })
             }
         };

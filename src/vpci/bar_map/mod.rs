@@ -107,6 +107,11 @@ impl BarMap {
         })
     }
 
+    /// No byte of this is a BAR's either. For ranges in which none is enabled yet.
+    pub(in crate::vpci) fn keep_off(&mut self, range: &AddressRange) -> Result<(), NoMemory> {
+        self.ranges.reserve(range)
+    }
+
     /// Enables BARs of a device, in this order, and says which of them are refused for where they are.
     ///
     /// A refused BAR is as if it had not been asked for. On an error nothing has changed.

@@ -19,6 +19,14 @@ impl Ranges {
         Ok(Self { windows: merged(windows)?, reserved: merged(reserved)? })
     }
 
+    /// No BAR may be here either.
+    pub(super) fn reserve(&mut self, range: &AddressRange) -> Result<(), NoMemory> {
+        self.reserved.try_reserve(1)?;
+        self.reserved.extend(Extent::of_range(range));
+        merge(&mut self.reserved);
+        Ok(())
+    }
+
     /// Where a region is, if it may be there.
     pub(super) fn admit(&self, region: &Region<'_>) -> Result<Extent, Reason> {
         let Some(extent) = Extent::of_region(region) else {
@@ -46,6 +54,11 @@ fn merged(ranges: &[AddressRange]) -> Result<Vec<Extent>, NoMemory> {
     let mut extents = Vec::new();
     extents.try_reserve_exact(ranges.len())?;
     extents.extend(ranges.iter().filter_map(Extent::of_range));
+    merge(&mut extents);
+    Ok(extents)
+}
+
+fn merge(extents: &mut Vec<Extent>) {
     extents.sort_unstable_by_key(|extent| extent.start);
     extents.dedup_by(|next, before| {
         // The last byte of memory and port 0 touch, on the line only. No region crosses, so that is the same.
@@ -55,5 +68,4 @@ fn merged(ranges: &[AddressRange]) -> Result<Vec<Extent>, NoMemory> {
         }
         touches
     });
-    Ok(extents)
 }

@@ -9,8 +9,8 @@ use super::wiring::{Target, Wiring};
 use super::{Modelled, Shared};
 use crate::memory::{self, NoMemory, try_box};
 use crate::platform::{Attachment, AttachmentKind, Claimed, Hardware, HookError};
-use crate::sync::{AtomicUsize, Ordering, RawLock, Site, weakened};
-use crate::vpci::function::Function;
+use crate::sync::{RawLock, Site, weakened};
+use crate::vpci::function::{Bond, Function};
 
 impl<D: Modelled, W: Wiring, L: RawLock> Bus<D, W, L> {
     /// Gives a device its function, and returns what takes it back: for [`Platform::bind`](crate::platform::Platform::bind).
@@ -29,9 +29,9 @@ impl<D: Modelled, W: Wiring, L: RawLock> Bus<D, W, L> {
         L: 'static,
         W: 'static,
     {
-        let live = memory::Shared::try_new(AtomicUsize::new(0))?;
-        function.tell_live_to(live.clone());
-        let bound: Box<dyn Attachment<X>> = try_box(Bound { bus: self.clone(), kept: None, live })?;
+        let bond = memory::Shared::try_new(Bond::new())?;
+        function.join(bond.clone());
+        let bound: Box<dyn Attachment<X>> = try_box(Bound { bus: self.clone(), kept: None, bond })?;
         let mut function = Some(function);
         device.with(&mut |data| {
             if let Some(function) = function.take() {
@@ -47,8 +47,7 @@ struct Bound<D, W, L: RawLock> {
     bus: Bus<D, W, L>,
     /// What was taken from the device, until the binding ends for good.
     kept: Option<Function>,
-    /// How many vectors of it are live.
-    live: memory::Shared<AtomicUsize>,
+    bond: memory::Shared<Bond>,
 }
 
 /// The function of a claimed device.
@@ -70,38 +69,47 @@ impl<X: Modelled, D: Modelled + Send, W: Wiring, L: RawLock> Attachment<X> for B
     }
 
     fn vectors(&self) -> usize {
-        self.live.load(Ordering::Relaxed)
+        self.bond.live()
     }
 
-    fn undo(&mut self, device: &dyn Claimed<X>, _: Hardware) -> Result<(), HookError> {
+    fn undo(&mut self, device: &dyn Claimed<X>, hardware: Hardware) -> Result<(), HookError> {
         let (reach, Shared { mapper, wiring, .. }) = (Taken(device), &*self.bus.shared);
-        under_lock(&reach, Function::veil);
-        let is_running = || under_lock(&reach, |function| function.running()).flatten();
+        under_lock(&reach, |function| {
+            function.veil();
+            if hardware == Hardware::Gone {
+                function.lose_hardware();
+            }
+        });
         if !weakened(Site::UndoWaitsForEffect) {
-            waiting::until(mapper, wiring, || !executor::is_in_the_way(is_running()));
+            let is_free = || !under_lock(&reach, |function| function.is_in_the_way()).unwrap_or(false);
+            waiting::until(mapper, wiring, is_free);
         }
-        let target = self.bus.target(device.address());
-        let silenced = executor::silence(&reach, mapper, wiring, target);
-        device.with(&mut |data| self.kept = data.function().take());
+        let silenced = executor::silence(&reach, mapper, wiring, target(device));
+        if silenced.is_ok() {
+            device.with(&mut |data| self.kept = data.function().take());
+        }
+        // If not, it stays as it is, veiled: it knows what is left, for whoever tries again.
         mapper.wake();
         silenced
     }
 
     fn redo(&mut self, device: &dyn Claimed<X>) -> Result<(), HookError> {
         let Shared { mapper, wiring, .. } = &*self.bus.shared;
-        device.with(&mut |data| *data.function() = self.kept.take());
+        device.with(&mut |data| {
+            if let Some(kept) = self.kept.take() {
+                *data.function() = Some(kept);
+            }
+        });
         let reach = Taken(device);
-        under_lock(&reach, Function::unveil);
-        let target = self.bus.target(device.address());
-        executor::drive(&reach, mapper, wiring, target);
+        under_lock(&reach, Function::come_back);
+        executor::drive(&reach, mapper, wiring, target(device));
         Ok(())
     }
 }
 
-impl<D, W, L: RawLock> Bus<D, W, L> {
-    /// A device by both addresses, as far as the map knows them: one that has no BAR enabled was never seen.
-    fn target(&self, device: crate::address::Sbdf) -> Target {
-        let seen_at = self.shared.mapper.seen_at(device).unwrap_or(device);
-        Target { device, seen_at }
-    }
+/// A device by both addresses, as far as its function knows them: one that never asked for anything was never seen.
+fn target<X: Modelled>(device: &dyn Claimed<X>) -> Target {
+    let seen_at = under_lock(&Taken(device), |function| function.seen_at()).flatten();
+    let device = device.address();
+    Target { device, seen_at: seen_at.unwrap_or(device) }
 }

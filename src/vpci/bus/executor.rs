@@ -7,10 +7,11 @@
 use super::mapper::{Mapper, NOT_UNMAPPED, Outcome};
 use super::waiting::{Waits, guarded, report};
 use super::wiring::{Target, Wiring};
+use crate::memory::Shared;
 use crate::platform::HookError;
 use crate::sync::RawLock;
 use crate::vpci::capability::{Level, VectorWork};
-use crate::vpci::function::{BarSet, Effect, Function, Work};
+use crate::vpci::function::{BarSet, Bond, Function, Work};
 
 /// A way to a function under its device's lock.
 pub(super) trait Reach {
@@ -32,12 +33,13 @@ pub(super) fn drive<L: RawLock>(
     wiring: &impl Wiring,
     target: Target,
 ) {
-    while let Some(work) = under_lock(reach, Function::begin).flatten() {
+    let by = L::current();
+    while let Some(work) = under_lock(reach, |function| function.begin(by)).flatten() {
         let turn = Turn { reach, mapper };
         let mut next = Some(work);
         while let Some(work) = next {
             carry_out(reach, mapper, wiring, target, work);
-            next = under_lock(reach, Function::more).flatten();
+            next = under_lock(reach, |function| function.more(by)).flatten();
         }
         drop(turn);
     }
@@ -53,7 +55,7 @@ struct Turn<'a, R: Reach, L: RawLock> {
 
 impl<R: Reach, L: RawLock> Drop for Turn<'_, R, L> {
     fn drop(&mut self) {
-        under_lock(self.reach, Function::end);
+        under_lock(self.reach, |function| function.end(L::current()));
         self.mapper.wake();
     }
 }
@@ -70,14 +72,8 @@ fn carry_out<L: RawLock>(
             let mappings = under_lock(reach, |function| function.mappings()).unwrap_or_default();
             decode(reach, wiring, target, disable, mapper.change(wiring, target, disable, &mappings))
         }
-        Work::Vector(vector, work) => {
-            let done = guarded(|| wiring.vector(target, vector, work));
-            if done.is_err() {
-                under_lock(reach, |function| function.vector_failed(vector, work));
-            }
-            done
-        }
-        Work::Intx(level) => guarded(|| wiring.intx(target, level)),
+        Work::Vector(vector, work) => set_vector(reach, wiring, target, vector, work),
+        Work::Intx(level) => set_pin(reach, wiring, target, level),
         Work::BusMaster(to) => guarded(|| wiring.bus_master(target, to)),
         Work::Power(to) => guarded(|| wiring.power(target, to)),
         Work::Reset => reset(reach, mapper, wiring, target),
@@ -123,41 +119,72 @@ fn reset<L: RawLock>(
     wiring: &impl Wiring,
     target: Target,
 ) -> Result<(), HookError> {
-    let before = under_lock(reach, Function::mark_before_reset);
-    guarded(|| wiring.reset(target))?;
-    let is_same = under_lock(reach, Function::is_as_before_reset).unwrap_or(false);
-    if before.is_none() || !is_same {
-        return Ok(());
+    let part = Part(under_lock(reach, |function| function.bond()).flatten());
+    let done = guarded(|| wiring.reset(target));
+    drop(part);
+    let begins = |function: &mut Function| function.begin_reset(L::current(), done.is_ok());
+    if !under_lock(reach, begins).unwrap_or(false) {
+        return done;
     }
-    under_lock(reach, Function::veil);
     let silenced = silence(reach, mapper, wiring, target);
     under_lock(reach, Function::reset);
     silenced
 }
 
-/// Takes back everything that is mapped, routed or asserted for a function that does not answer any more.
+/// The embedder's part of a reset, which ends in any case.
+struct Part(Option<Shared<Bond>>);
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        if let Some(bond) = &self.0 {
+            bond.end_reset();
+        }
+    }
+}
+
+/// Takes back everything that is mapped, routed or asserted for a function that does not answer any more. What could
+/// not be taken back the function knows, so it can be tried again.
 pub(super) fn silence<L: RawLock>(
     reach: &impl Reach,
     mapper: &Mapper<L>,
     wiring: &impl Wiring,
     target: Target,
 ) -> Result<(), HookError> {
-    let unmapped = mapper.disable_all(wiring, target.device);
-    if unmapped.is_ok() {
+    // If it is a port no number leads through it any more.
+    mapper.buses.program(target.seen_at, [0; 3]);
+    let mut result = mapper.disable_all(wiring, target.device);
+    if result.is_ok() {
         under_lock(reach, |function| function.unmapped(BarSet::MAX));
     }
-    let mut result = unmapped;
-    while let Some(vector) = under_lock(reach, Function::unroute_next).flatten() {
-        let unrouted = guarded(|| wiring.vector(target, vector, VectorWork::Unroute));
-        result = result.and(unrouted);
+    let mut from = 0;
+    while let Some((vector, after)) = under_lock(reach, |function| function.unroute_next(from)).flatten() {
+        result = result.and(set_vector(reach, wiring, target, vector, VectorWork::Unroute));
+        from = after;
     }
     if under_lock(reach, Function::lower_pin).unwrap_or(false) {
-        result = result.and(guarded(|| wiring.intx(target, Level::Low)));
+        result = result.and(set_pin(reach, wiring, target, Level::Low));
     }
     result
 }
 
-/// Whether an effect is being carried out that whoever ends the binding has to wait for. A reset is what ends it.
-pub(super) fn is_in_the_way(running: Option<Effect>) -> bool {
-    running.is_some_and(|running| running != Effect::Reset)
+fn set_vector(
+    reach: &impl Reach,
+    wiring: &impl Wiring,
+    target: Target,
+    vector: u16,
+    work: VectorWork,
+) -> Result<(), HookError> {
+    let done = guarded(|| wiring.vector(target, vector, work));
+    if done.is_err() {
+        under_lock(reach, |function| function.vector_failed(vector, work));
+    }
+    done
+}
+
+fn set_pin(reach: &impl Reach, wiring: &impl Wiring, target: Target, level: Level) -> Result<(), HookError> {
+    let done = guarded(|| wiring.intx(target, level));
+    if done.is_err() {
+        under_lock(reach, |function| function.pin_failed(level));
+    }
+    done
 }

@@ -11,6 +11,7 @@
 
 use alloc::vec::Vec;
 use core::cell::Cell;
+use core::num::NonZeroUsize;
 use core::ops::Range;
 
 use super::buses::Buses;
@@ -44,8 +45,8 @@ struct State {
     /// Changes of the map, and up to which all steps are done.
     asked: u64,
     settled: u64,
-    /// Somebody is the mapper.
-    is_busy: bool,
+    /// The thread that is the mapper.
+    mapper: Option<NonZeroUsize>,
 }
 
 /// A device that has BARs enabled.
@@ -68,15 +69,16 @@ const NO_MEMORY: HookError = HookError::new(crate::errno::Errno::ENOMEM, "no mem
 pub(super) const NOT_UNMAPPED: HookError =
     HookError::new(crate::errno::Errno::EIO, "a BAR could not be unmapped");
 
+/// All steps of a guest are one at a time, so this one would wait for itself.
+const OWN_HOOK: HookError = HookError::new(
+    crate::errno::Errno::EDEADLK,
+    "BARs cannot be mapped or unmapped within a map or unmap hook",
+);
+
 impl<L: RawLock> Mapper<L> {
     pub(super) fn new(map: BarMap) -> Self {
-        let state = State { map, places: Vec::new(), asked: 0, settled: 0, is_busy: false };
+        let state = State { map, places: Vec::new(), asked: 0, settled: 0, mapper: None };
         Self { state: Lock::new(state), memory: Routes::new(), ports: Routes::new(), buses: Buses::new() }
-    }
-
-    /// Where the guest sees a device, if it was ever seen to have a BAR enabled.
-    pub(super) fn seen_at(&self, device: Sbdf) -> Option<Sbdf> {
-        self.state.lock().seen_at(device)
     }
 
     /// There is a port at this home, and what is behind it is at home on that bus.
@@ -115,6 +117,12 @@ impl<L: RawLock> Mapper<L> {
     ) -> Outcome {
         let device = target.device;
         let mut state = self.state.lock();
+        if state.mapper == Some(L::current()) {
+            return Outcome { stuck: disable, enabled: Err(OWN_HOOK), refused: Vec::new() };
+        }
+        if let Some(place) = state.place(device) {
+            place.error = None;
+        }
         for bar in numbers(disable) {
             state.map.disable(device, Bars::One(bar));
         }
@@ -145,7 +153,12 @@ impl<L: RawLock> Mapper<L> {
 
     /// Disables all BARs of a device. Which are mapped all the same.
     pub(super) fn disable_all(&self, wiring: &impl Wiring, device: Sbdf) -> Result<(), HookError> {
-        self.state.lock().map.disable(device, Bars::All);
+        let mut state = self.state.lock();
+        if state.mapper == Some(L::current()) {
+            return Err(OWN_HOOK);
+        }
+        state.map.disable(device, Bars::All);
+        drop(state);
         let stuck = self.settle(wiring, device, BarSet::MAX);
         if stuck == 0 {
             return Ok(());
@@ -196,11 +209,11 @@ impl<L: RawLock> Mapper<L> {
         state.asked += 1;
         let mine = state.asked;
         self.publish(&state);
-        if state.is_busy && !weakened(Site::OneMapper) {
+        if state.mapper.is_some() && !weakened(Site::OneMapper) {
             drop(state);
             waiting::until(self, wiring, || self.state.lock().settled >= mine);
         } else {
-            state.is_busy = true;
+            state.mapper = Some(L::current());
             drop(state);
             let turn = Turn { mapper: self, is_over: Cell::new(false) };
             while let Some(change) = turn.next() {
@@ -272,7 +285,7 @@ impl<L: RawLock> Turn<'_, L> {
         if change.is_none() {
             // Here and not in `drop`: between this look and that somebody could come and rely on this turn.
             state.settled = state.asked;
-            state.is_busy = false;
+            state.mapper = None;
             self.is_over.set(true);
         }
         change
@@ -285,7 +298,7 @@ impl<L: RawLock> Drop for Turn<'_, L> {
             // A hook's panic is on its way through here. Who waits is not kept waiting; what is left, the next one does.
             let mut state = self.mapper.state.lock();
             state.settled = state.asked;
-            state.is_busy = false;
+            state.mapper = None;
         }
         self.mapper.wake();
     }

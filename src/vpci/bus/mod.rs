@@ -33,7 +33,7 @@ pub use wiring::{Target, Wiring};
 
 use self::executor::Reach;
 use self::mapper::Mapper;
-use super::bar_map::BarMap;
+use super::bar_map::{AddressRange, BarMap};
 use super::bytes::fill_with_ones;
 use super::capability::Signals;
 use super::decode::{Ecam, ExtendedRegisters};
@@ -99,13 +99,18 @@ pub struct Layout<'a> {
     pub ecam: &'a [Ecam],
     /// What bits 27:24 of its address port mean.
     pub extended: ExtendedRegisters,
-    /// Its BARs.
+    /// Its BARs. The windows above are reserved in it without being named.
     pub bars: BarMap,
 }
 
 impl<D: Modelled, W: Wiring, L: RawLock> Bus<D, W, L> {
     /// The bus of a guest.
-    pub fn new(domain: Domain<D, L>, wiring: W, layout: Layout<'_>) -> Result<Self, NoMemory> {
+    pub fn new(domain: Domain<D, L>, wiring: W, mut layout: Layout<'_>) -> Result<Self, NoMemory> {
+        for window in layout.ecam {
+            layout
+                .bars
+                .keep_off(AddressRange::memory(window.base()..=window.base() + (window.size() - 1)))?;
+        }
         let mut ecam = alloc::vec::Vec::new();
         ecam.try_reserve_exact(layout.ecam.len()).map_err(NoMemory::from)?;
         ecam.extend_from_slice(layout.ecam);
@@ -197,7 +202,10 @@ impl<D: Modelled, W: Wiring, L: RawLock> Bus<D, W, L> {
 
     /// Carries out what an access has asked for, unless somebody is at it.
     #[cold]
-    fn carry_out(&self, at: Sbdf, device: Locked<'_, D, L>, asked: Asked) -> Written<D, W, L> {
+    fn carry_out(&self, at: Sbdf, mut device: Locked<'_, D, L>, asked: Asked) -> Written<D, W, L> {
+        if let Some(function) = device.function() {
+            function.see_at(at);
+        }
         let target = Target { device: device.address(), seen_at: at };
         let kept = Kept::keep(&device);
         drop(device);

@@ -130,7 +130,12 @@ impl Routes {
 
     /// Shows these routes, in the order of their addresses, from now on. There is room for them. Under the map's lock.
     pub(super) fn publish(&self, routes: impl Iterator<Item = Route>, count: usize) {
-        let number = table_for(count);
+        // The smallest that is there: room for many may have been made at once.
+        let tables = self.tables.iter().enumerate().skip(table_for(count));
+        let (number, table) = tables
+            .map(|(number, table)| (number, table.get()))
+            .find(|(_, table)| table.is_some())
+            .unwrap_or_default();
         let version = self.version.load(Ordering::Relaxed);
         self.version.store(version + 1, Ordering::Relaxed);
         // Release: whoever sees what is stored below sees the odd version.
@@ -138,7 +143,7 @@ impl Routes {
             fence(Ordering::Release);
         }
         let mut length = 0;
-        if let Some(table) = self.tables.get(number).and_then(OnceBox::get) {
+        if let Some(table) = table {
             for (entry, route) in table.iter().zip(routes) {
                 entry.first.store(*route.addresses.start(), Ordering::Relaxed);
                 entry.last.store(*route.addresses.end(), Ordering::Relaxed);

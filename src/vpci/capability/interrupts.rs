@@ -4,8 +4,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use super::msi::Msi;
-use super::msix::Msix;
-use super::vector::Vectors;
+use super::msix::{self, Msix};
 use crate::vpci::function::{Effect, Effects, Reader, RestoreError};
 
 /// A message-signalled interrupt: this value, written to this address.
@@ -53,13 +52,26 @@ pub(in crate::vpci) struct Interrupts {
     pub(in crate::vpci) intx: Intx,
     pub(in crate::vpci) msi: Option<Msi>,
     pub(in crate::vpci) msix: Option<Box<Msix>>,
+    /// Whose vector was worked on last.
+    last: Messages,
+}
+
+/// Who has a vector.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Messages {
+    #[default]
+    Msi,
+    Msix,
 }
 
 impl Interrupts {
     /// MSI or MSI-X is on, so the pin is not used.
     pub(in crate::vpci) fn uses_messages(&self) -> bool {
-        self.msi.as_ref().is_some_and(Msi::is_enabled)
-            || self.msix.as_ref().is_some_and(|msix| msix.is_enabled())
+        self.msi.as_ref().is_some_and(Msi::is_enabled) || self.uses_msix()
+    }
+
+    fn uses_msix(&self) -> bool {
+        self.msix.as_ref().is_some_and(|msix| msix.is_enabled())
     }
 
     /// The device raises a vector: it is sent if it is live, else it is pending.
@@ -73,8 +85,17 @@ impl Interrupts {
 
     /// The next vector that no longer is as the outside knows it, and what becomes of it.
     pub(in crate::vpci) fn next_work(&mut self) -> Option<(u16, VectorWork)> {
-        let msix = self.msix.as_mut().and_then(|msix| msix.next_work());
-        msix.or_else(|| self.msi.as_mut().and_then(Msi::next_work))
+        let uses_msix = self.uses_msix();
+        // Both number their vectors from 0. While both are on (which PCIe 6.0 §7.7 leaves undefined) MSI-X counts; and
+        // what the other had is taken back before this one gets it.
+        let order = if uses_msix { [Messages::Msi, Messages::Msix] } else { [Messages::Msix, Messages::Msi] };
+        order.into_iter().find_map(|messages| {
+            self.last = messages;
+            match messages {
+                Messages::Msi => self.msi.as_mut().and_then(|msi| msi.next_work(!uses_msix)),
+                Messages::Msix => self.msix.as_mut().and_then(|msix| msix.next_work()),
+            }
+        })
     }
 
     /// The level the pin has now.
@@ -83,7 +104,8 @@ impl Interrupts {
         if is_high { Level::High } else { Level::Low }
     }
 
-    /// What was to be done for a vector could not be done: a route is not there, one that was to go still is.
+    /// What was to be done for the vector that was worked on last could not be done: a route is not there, one that was
+    /// to go still is.
     pub(in crate::vpci) fn failed(&mut self, vector: u16, work: VectorWork) {
         let is_routed = match work {
             VectorWork::Route(_) => false,
@@ -91,29 +113,33 @@ impl Interrupts {
             // Lost, as a message that nobody takes is.
             VectorWork::Send(_) => return,
         };
-        if let Some(vectors) = self.live_vectors() {
+        let vectors = match self.last {
+            Messages::Msi => self.msi.as_mut().map(Msi::vectors_mut),
+            Messages::Msix => self.msix.as_mut().map(|msix| msix.vectors_mut()),
+        };
+        if let Some(vectors) = vectors {
             vectors.set_routed(vector, is_routed);
         }
     }
 
-    /// The next vector that is routed; from now on it is taken not to be.
-    pub(in crate::vpci) fn unroute_next(&mut self) -> Option<u16> {
-        let msix = self.msix.as_mut().and_then(|msix| msix.vectors_mut().unroute_next());
-        msix.or_else(|| self.msi.as_mut().and_then(|msi| msi.vectors_mut().unroute_next()))
+    /// The next vector that is routed, from a place on, and the place after it; from now on it is taken not to be. Those
+    /// of MSI-X are in the first places.
+    pub(in crate::vpci) fn unroute_next(&mut self, from: usize) -> Option<(u16, usize)> {
+        let behind = usize::from(msix::MOST);
+        if let Some(vector) = self.msix.as_mut().and_then(|msix| msix.vectors_mut().unroute_next(from)) {
+            self.last = Messages::Msix;
+            return Some((vector, usize::from(vector) + 1));
+        }
+        let from = from.saturating_sub(behind);
+        let vector = self.msi.as_mut().and_then(|msi| msi.vectors_mut().unroute_next(from))?;
+        self.last = Messages::Msi;
+        Some((vector, behind + usize::from(vector) + 1))
     }
 
     /// How many vectors are routed.
     pub(in crate::vpci) fn routed(&self) -> usize {
         let msi = self.msi.as_ref().map_or(0, |msi| msi.vectors().routed());
         msi + self.msix.as_ref().map_or(0, |msix| msix.vectors().routed())
-    }
-
-    fn live_vectors(&mut self) -> Option<&mut Vectors> {
-        match (&mut self.msix, &mut self.msi) {
-            (Some(msix), None) => Some(msix.vectors_mut()),
-            (Some(msix), Some(msi)) if !msi.is_enabled() => Some(msix.vectors_mut()),
-            (_, msi) => msi.as_mut().map(Msi::vectors_mut),
-        }
     }
 
     /// How many vectors MSI and MSI-X have; 0 for one that is not there.

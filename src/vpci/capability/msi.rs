@@ -131,9 +131,15 @@ impl Msi {
         self.vectors.raise(vector, is_live)
     }
 
-    pub(in crate::vpci) fn next_work(&mut self) -> Option<(u16, VectorWork)> {
-        let is_enabled = self.is_enabled;
+    /// The next; `is_used` is whether it counts what MSI says.
+    pub(in crate::vpci) fn next_work(&mut self, is_used: bool) -> Option<(u16, VectorWork)> {
+        let is_enabled = is_used && self.is_enabled;
         self.vectors.next_work(|vector: &Vector| is_enabled && !vector.is_masked)
+    }
+
+    /// Whether it counts what MSI says is different: all vectors are looked at.
+    pub(in crate::vpci) fn look_again(&mut self) {
+        self.vectors.change_all(|_, _| {});
     }
 
     /// Appends its 18 bytes and its vectors.
@@ -147,7 +153,10 @@ impl Msi {
     pub(in crate::vpci) fn restore(&mut self, from: &mut Reader<'_>) -> Result<(), RestoreError> {
         let [is_enabled, used] = from.take()?;
         (self.is_enabled, self.used) = (is_enabled != 0, used.min(self.log_count()));
-        self.message = from.message()?;
+        let Message { address, data } = from.message()?;
+        // What no guest can program is not.
+        let address = if self.is_64 { address } else { u64::from(low(address)) };
+        self.message = Message { address: address & !3, data: data & 0xffff };
         self.mask = u32::from_le_bytes(from.take()?);
         self.vectors.restore(from)?;
         // What each vector sends follows from the registers.

@@ -218,6 +218,9 @@ fn write_control(model: &mut Model, _: At, value: u32) -> Option<Effects> {
     }
     (msix.is_enabled, msix.is_masked) = after;
     msix.vectors.change_all(|_, _| {});
+    if let Some(msi) = &mut model.interrupts.msi {
+        msi.look_again();
+    }
     model.write_command();
     Some(Effects::from(Effect::Vectors).and(Effect::Intx))
 }

@@ -120,9 +120,9 @@ impl Vectors {
         }
     }
 
-    /// The first vector that is routed; from now on it is taken not to be, and is looked at again.
-    pub(in crate::vpci) fn unroute_next(&mut self) -> Option<u16> {
-        let vector = self.all.iter().position(|entry| entry.routed.is_some())?;
+    /// The first vector from this one on that is routed; from now on it is taken not to be, and is looked at again.
+    pub(in crate::vpci) fn unroute_next(&mut self, from: usize) -> Option<u16> {
+        let vector = (from..self.all.len()).find(|vector| self.all[*vector].routed.is_some())?;
         self.change(vector, |entry| entry.routed = None);
         self.routed -= 1;
         u16::try_from(vector).ok()

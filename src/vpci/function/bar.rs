@@ -125,7 +125,9 @@ impl Bar {
 
     /// Which rule it breaks as an expansion ROM.
     pub(in crate::vpci) const fn rom_fault(self) -> Option<BarFault> {
-        if !self.size.is_power_of_two() {
+        if !matches!(self.kind, BarKind::Memory32) || self.is_prefetchable {
+            Some(BarFault::RomKind)
+        } else if !self.size.is_power_of_two() {
             Some(BarFault::NoPowerOfTwo)
         } else if self.size < 2048 {
             Some(BarFault::TooSmall)
@@ -152,29 +154,32 @@ impl Bar {
 #[non_exhaustive]
 pub enum BarFault {
     /// There are six slots in a type 0 header, two in a type 1 header.
-    #[error("there is no such slot")]
+    #[error("there is no such slot (PCIe 6.0 §7.5.1.2.1, §7.5.1.3)")]
     NoSuchSlot,
     /// Another BAR takes the slot, or its upper half does.
-    #[error("the slot is taken")]
+    #[error("the slot is taken, by another BAR or its upper half (PCIe 6.0 §7.5.1.2.1)")]
     SlotTaken,
     /// Sizes are powers of two.
-    #[error("its size is no power of two")]
+    #[error("its size is no power of two (PCIe 6.0 §7.5.1.2.1)")]
     NoPowerOfTwo,
     /// Memory has 16 bytes at least, I/O 4, a ROM 2 KiB.
-    #[error("it is too small")]
+    #[error("it is too small (PCIe 6.0 §7.5.1.2.1, §7.5.1.2.4)")]
     TooSmall,
     /// 32-bit memory has 2 GiB at most, I/O 256 bytes, a ROM 16 MiB.
-    #[error("it is too large")]
+    #[error("it is too large (PCIe 6.0 §7.5.1.2.1, §7.5.1.2.4)")]
     TooLarge,
     /// A 64-bit BAR in the last slot has no place for its upper half.
-    #[error("a 64-bit BAR cannot be in the last slot")]
+    #[error("a 64-bit BAR cannot be in the last slot (PCIe 6.0 §7.5.1.2.1)")]
     NoUpperHalf,
     /// A virtual function has no I/O.
-    #[error("a virtual function cannot have I/O")]
+    #[error("a virtual function cannot have I/O (PCIe 6.0 §9.3.3.14)")]
     VirtualIo,
     /// I/O is not prefetchable.
-    #[error("I/O cannot be prefetchable")]
+    #[error("I/O cannot be prefetchable (PCIe 6.0 §7.5.1.2.1)")]
     PrefetchableIo,
+    /// A ROM is 32-bit memory, and its register does not say that it is prefetchable.
+    #[error("a ROM is 32-bit memory that is not said to be prefetchable (PCIe 6.0 §7.5.1.2.4)")]
+    RomKind,
 }
 
 /// One BAR and where it is.

@@ -116,8 +116,10 @@ fn write_lower(model: &mut Model, _: At, value: u32) -> Option<Effects> {
     model.command.lower = low_byte(value & model.writable_lower());
     model.write_command();
     let changed = u32::from(before.lower ^ model.command.lower);
+    // Nor is it as it is wanted while another vCPU's write is under way, or when something could not be unmapped.
+    let differs = u32::from(before.shown ^ model.command.lower);
     Effects::default()
-        .and_if(changed & (MEMORY | IO) != 0, Effect::Decode)
+        .and_if((changed | differs) & HARDWARE_DECODE != 0, Effect::Decode)
         .and_if(changed & BUS_MASTER != 0, Effect::BusMaster)
         .or_none()
 }

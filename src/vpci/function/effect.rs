@@ -68,6 +68,11 @@ impl Effects {
         if is_so { self.and(effect) } else { self }
     }
 
+    /// These and those.
+    pub(in crate::vpci) const fn with(self, others: Self) -> Self {
+        Self(self.0 | others.0)
+    }
+
     /// Whether there is none.
     #[inline]
     pub const fn is_empty(self) -> bool {
@@ -174,9 +179,15 @@ impl Queue {
         self.running = None;
     }
 
-    /// All that waits is superseded.
-    pub(in crate::vpci) fn clear(&mut self) {
-        self.waiting = [None; Effect::KINDS];
+    /// All that waits is superseded: which these were.
+    pub(in crate::vpci) fn clear(&mut self) -> Effects {
+        let waiting = core::mem::replace(&mut self.waiting, [None; Effect::KINDS]);
+        waiting.iter().flatten().fold(Effects::default(), |all, waiting| all.and(waiting.effect))
+    }
+
+    /// Whether it waits, or is being carried out.
+    pub(in crate::vpci) fn has(&self, effect: Effect) -> bool {
+        self.waiting.iter().flatten().chain(&self.running).any(|open| open.effect == effect)
     }
 
     /// Whether all of this is done or superseded.

@@ -18,6 +18,7 @@ mod work;
 
 use alloc::boxed::Box;
 use core::fmt;
+use core::num::NonZeroUsize;
 
 pub(in crate::vpci) use bar::{
     ALL as ALL_BARS, BarSet, Placed, join, registers as bar_registers, unused as unused_bar,
@@ -38,11 +39,12 @@ pub(in crate::vpci) use work::{Mapping, Work};
 
 use super::bytes::fill_with_ones;
 use super::capability::msix::Part;
-use super::capability::{Level, Signals, VectorWork, VirtualFunction};
+use super::capability::{Level, PowerState, Signals, VectorWork, VirtualFunction};
 use super::registers::{Space, all_bits};
+use crate::address::Sbdf;
 use crate::memory::Shared;
 use crate::platform::Width;
-use crate::sync::{AtomicUsize, Ordering};
+use crate::sync::{AtomicBool, AtomicUsize, Ordering};
 
 /// One function as its owner sees it: configuration space and BARs.
 ///
@@ -54,31 +56,95 @@ pub struct Function {
     model: Box<Model>,
     queue: Queue,
     state: State,
-    /// Its guest has asked for a reset that is being carried out.
+    /// The thread that carries out an effect of it.
+    executor: Option<NonZeroUsize>,
+    /// The embedder carries out a reset that its guest has asked for.
     is_marked: bool,
-    /// How many vectors are routed, for who is not under the lock.
-    live: Option<Shared<AtomicUsize>>,
+    /// What waited when its binding came to its end: asked for again should it come back.
+    interrupted: Effects,
+    /// Where its guest has seen it last.
+    seen_at: Option<Sbdf>,
+    bond: Option<Shared<Bond>>,
 }
 
-/// Whether it answers.
+/// What a function and its binding share, for whoever is not under the lock.
+#[derive(Debug)]
+pub(super) struct Bond {
+    /// How many vectors are routed.
+    live: AtomicUsize,
+    /// The embedder carries out a reset: the one effect during which the function can be taken away, and come
+    /// back when who carries it out has ended.
+    is_resetting: AtomicBool,
+}
+
+impl Bond {
+    pub(super) fn new() -> Self {
+        Self { live: AtomicUsize::new(0), is_resetting: AtomicBool::new(false) }
+    }
+
+    pub(super) fn live(&self) -> usize {
+        // Relaxed: a figure for lists, and who relies on it has the device's lock as who stored it had.
+        self.live.load(Ordering::Relaxed)
+    }
+
+    /// The embedder's part of a reset is over, whether the function is there or not.
+    pub(super) fn end_reset(&self) {
+        // Release: pairs with the look of `come_back`. The device's lock orders the two, too: who ends looks for the
+        // function under it afterwards, and who brings it back looks at this afterwards.
+        self.is_resetting.store(false, Ordering::Release);
+    }
+}
+
+/// Why it does not answer: nothing, or a bit for each reason, since one does not end with another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    Answers,
-    /// Its binding is at its end, or it is being reset: reads ones, and nothing is begun.
-    Veiled,
+struct State(u8);
+
+impl State {
+    const ANSWERS: Self = Self(0);
     /// A handler panicked: reads ones.
-    Poisoned,
+    const POISONED: Self = Self(1);
+    /// It is being reset: reads ones, and nothing is begun.
+    const RESETTING: Self = Self(2);
+    /// Its binding is at its end: the same.
+    const VEILED: Self = Self(4);
+
+    const fn is(self, why: Self) -> bool {
+        self.0 & why.0 != 0
+    }
+
+    const fn begin(&mut self, why: Self) {
+        self.0 |= why.0;
+    }
+
+    const fn end(&mut self, why: Self) {
+        self.0 &= !why.0;
+    }
+
+    /// Nothing is carried out for it.
+    const fn is_held(self) -> bool {
+        self.is(Self(Self::RESETTING.0 | Self::VEILED.0))
+    }
 }
 
 impl Function {
     pub(super) fn new(space: Space<Model, Effects>, model: Box<Model>) -> Self {
-        Self { space, model, queue: Queue::default(), state: State::Answers, is_marked: false, live: None }
+        Self {
+            space,
+            model,
+            queue: Queue::default(),
+            state: State::ANSWERS,
+            executor: None,
+            is_marked: false,
+            interrupted: Effects::default(),
+            seen_at: None,
+            bond: None,
+        }
     }
 
     /// Reads configuration space. Ones where the access is not possible, or the function does not answer.
     #[inline]
     pub fn config_read(&mut self, offset: u16, width: Width) -> u32 {
-        if self.state != State::Answers {
+        if self.state != State::ANSWERS {
             return all_bits(width);
         }
         let (space, model) = (&mut self.space, &mut *self.model);
@@ -88,7 +154,7 @@ impl Function {
     /// Writes configuration space.
     #[inline]
     pub fn config_write(&mut self, offset: u16, width: Width, value: u32) -> Asked {
-        if self.state != State::Answers {
+        if self.state != State::ANSWERS {
             return Asked::NOTHING;
         }
         let (space, model, queue) = (&mut self.space, &mut *self.model, &mut self.queue);
@@ -134,7 +200,7 @@ impl Function {
 
     /// Lets the device behind the model say something by itself: an interrupt, its pin, a wish.
     pub fn signal(&mut self, signal: impl FnOnce(&mut Signals<'_>)) -> Asked {
-        if self.state != State::Answers {
+        if self.state != State::ANSWERS {
             return Asked::NOTHING;
         }
         let model = &mut *self.model;
@@ -147,7 +213,7 @@ impl Function {
     /// Asks for what it wants of the outside from the beginning: firmware may have left the decoding of a function of
     /// the host's on. For whoever puts it behind a bus.
     pub fn start(&mut self) -> Asked {
-        if self.state == State::Answers {
+        if self.state == State::ANSWERS {
             self.queue.ask(Asked::NOTHING, Effect::Decode.into())
         } else {
             Asked::NOTHING
@@ -157,7 +223,7 @@ impl Function {
     /// The virtual function with this index, counted from 0, as this physical function of the host's describes it;
     /// `None` if the host has not enabled so many.
     pub fn virtual_function(&mut self, index: u16) -> Option<VirtualFunction> {
-        if self.state != State::Answers {
+        if self.state != State::ANSWERS {
             return None;
         }
         let model = &mut *self.model;
@@ -166,7 +232,7 @@ impl Function {
 
     /// A handler of it has panicked: it reads ones until it is reset or removed.
     pub fn is_poisoned(&self) -> bool {
-        self.state == State::Poisoned
+        self.state.is(State::POISONED)
     }
 
     /// Whether what an access asked for has been carried out, or was superseded.
@@ -181,42 +247,64 @@ impl Function {
         let possible = matches!(length, 1 | 2 | 4 | 8) && offset & (length - 1) == 0;
         let fits =
             |placed: &bar::Placed| placed.bar.size().checked_sub(length).is_some_and(|last| offset <= last);
-        possible && self.state == State::Answers && self.model.bars.get(bar).is_some_and(fits)
+        possible && self.state == State::ANSWERS && self.model.bars.get(bar).is_some_and(fits)
     }
 }
 
 /// For whoever carries out effects.
 impl Function {
-    /// The next thing to be done outside the lock, unless somebody is at it. What became of it goes to
+    /// The next thing to be done outside the lock, by this thread, unless somebody is at it. What became of it goes to
     /// [`end`](Self::end).
-    pub(super) fn begin(&mut self) -> Option<Work> {
-        if self.state == State::Veiled {
+    pub(super) fn begin(&mut self, by: NonZeroUsize) -> Option<Work> {
+        if self.state.is_held() {
             return None;
         }
         loop {
             let effect = self.queue.begin()?;
-            if let Some(work) = self.model.work(effect) {
+            let unbegun = Unbegun(&mut self.queue);
+            let model = &mut *self.model;
+            if let Some(work) = shielded(&mut self.state, || model.work(effect)).flatten() {
+                core::mem::forget(unbegun);
+                self.executor = Some(by);
+                if effect == Effect::Reset {
+                    self.is_marked = true;
+                    self.state.begin(State::RESETTING);
+                    if let Some(bond) = &self.bond {
+                        // Relaxed: under the lock, as is who looks at it.
+                        bond.is_resetting.store(true, Ordering::Relaxed);
+                    }
+                }
                 return Some(work);
             }
-            self.queue.end();
         }
     }
 
-    /// One thing was done of what was begun; more may be left of the same effect.
-    pub(super) fn more(&mut self) -> Option<Work> {
-        let effect = self.queue.running()?;
-        if effect == Effect::Vectors && self.state != State::Veiled { self.model.work(effect) } else { None }
+    /// One thing was done of what this thread has begun; more may be left of the same effect.
+    pub(super) fn more(&mut self, by: NonZeroUsize) -> Option<Work> {
+        if self.executor != Some(by) || self.queue.running()? != Effect::Vectors || self.state.is_held() {
+            return None;
+        }
+        self.model.work(Effect::Vectors)
     }
 
-    /// What was begun has ended.
-    pub(super) fn end(&mut self) {
-        self.tell_live();
-        self.queue.end();
+    /// What this thread has begun has ended. It may have been of another function: a reset can make a new one.
+    pub(super) fn end(&mut self, by: NonZeroUsize) {
+        if self.executor == Some(by) {
+            self.tell_live();
+            self.executor = None;
+            self.state.end(State::RESETTING);
+            self.queue.end();
+            if core::mem::take(&mut self.is_marked) {
+                // What became of the reset nobody was there to be told.
+                let _asked = self.queue.ask(Asked::NOTHING, Effect::Reset.into());
+            }
+        }
     }
 
-    /// What is being carried out.
-    pub(super) fn running(&self) -> Option<Effect> {
-        self.queue.running()
+    /// Whether an effect is being carried out that whoever ends the binding has to wait for. The embedder's part of a
+    /// reset is none: it may be what ends it.
+    pub(super) fn is_in_the_way(&self) -> bool {
+        self.executor.is_some() && !self.is_marked
     }
 
     /// What is to be mapped of the BARs of the [`Work::Decode`] that was begun.
@@ -226,25 +314,43 @@ impl Function {
 
     /// Decoding was brought to what was wanted, or not.
     pub(super) fn decoded(&mut self, disabled: BarSet, outcome: Result<BarSet, ()>) {
-        match outcome {
-            Ok(enabled) => self.model.decoded(disabled, enabled),
-            Err(()) => self.model.not_decoded(disabled),
-        }
+        let model = &mut *self.model;
+        // A panic has poisoned it; what is mapped was noted before.
+        let _ran = shielded(&mut self.state, || match outcome {
+            Ok(enabled) => model.decoded(disabled, enabled),
+            Err(()) => model.not_decoded(disabled),
+        });
     }
 
     /// Answers no more: reads ones, and begins nothing.
     pub(super) fn veil(&mut self) {
-        self.state = State::Veiled;
-        self.queue.clear();
+        self.state.begin(State::VEILED);
+        self.interrupted = self.interrupted.with(self.queue.clear());
     }
 
-    /// Answers again, and what it asks for is what it asked for before.
-    pub(super) fn unveil(&mut self) {
-        self.state = State::Answers;
-        let all = Effects::from(Effect::Decode).and(Effect::Vectors).and(Effect::Intx);
+    /// Is again what it was, and what it asks for is what it asked for before.
+    fn unveil(&mut self) {
+        self.state.end(State::VEILED);
+        let all = core::mem::take(&mut self.interrupted);
+        let all = all.and(Effect::Decode).and(Effect::Vectors).and(Effect::Intx);
         let all = all.and_if(self.model.is_bridge, Effect::Buses);
         // Whoever unveils it carries them out.
         let _asked = self.queue.ask(Asked::NOTHING, all);
+    }
+
+    /// The hardware is away, and is not to be touched any more.
+    pub(super) fn lose_hardware(&mut self) {
+        self.model.is_read_only = true;
+    }
+
+    /// Its guest sees it there.
+    pub(super) fn see_at(&mut self, at: Sbdf) {
+        self.seen_at = Some(at);
+    }
+
+    /// Where its guest has seen it last, if it was ever asked for anything.
+    pub(super) fn seen_at(&self) -> Option<Sbdf> {
+        self.seen_at
     }
 
     /// What was to be done for a vector could not be done.
@@ -252,23 +358,38 @@ impl Function {
         self.model.interrupts.failed(vector, work);
     }
 
-    /// The next vector that is routed; from now on it is taken not to be.
-    pub(super) fn unroute_next(&mut self) -> Option<u16> {
-        let next = self.model.interrupts.unroute_next();
+    /// The next vector that is routed, from a place on, and the place after it; from now on it is taken not to be.
+    pub(super) fn unroute_next(&mut self, from: usize) -> Option<(u16, usize)> {
+        let next = self.model.interrupts.unroute_next(from);
         self.tell_live();
         next
     }
 
-    /// From now on `live` holds how many vectors are routed.
-    pub(super) fn tell_live_to(&mut self, live: Shared<AtomicUsize>) {
-        self.live = Some(live);
+    /// It is bound, and shares this with its binding.
+    pub(super) fn join(&mut self, bond: Shared<Bond>) {
+        self.bond = Some(bond);
         self.tell_live();
     }
 
+    /// What it shares with its binding.
+    pub(super) fn bond(&self) -> Option<Shared<Bond>> {
+        self.bond.clone()
+    }
+
+    /// It is there again. Who carried out a reset of it may have ended without finding it.
+    pub(super) fn come_back(&mut self) {
+        // Acquire: pairs with `end_reset`.
+        let is_over = |bond: &Shared<Bond>| !bond.is_resetting.load(Ordering::Acquire);
+        if let Some(by) = self.executor.filter(|_| self.bond.as_ref().is_some_and(is_over)) {
+            self.end(by);
+        }
+        self.unveil();
+    }
+
     fn tell_live(&self) {
-        if let Some(live) = &self.live {
-            // Relaxed: a figure for lists, and who relies on it has the device's lock as this thread has.
-            live.store(self.model.interrupts.routed(), Ordering::Relaxed);
+        if let Some(bond) = &self.bond {
+            // Relaxed: see `Bond::live`.
+            bond.live.store(self.model.interrupts.routed(), Ordering::Relaxed);
         }
     }
 
@@ -277,25 +398,40 @@ impl Function {
         core::mem::take(&mut self.model.interrupts.intx.told) == Level::High
     }
 
-    /// To find out later whether it is still this function, and was not reset.
-    pub(super) fn mark_before_reset(&mut self) {
-        self.is_marked = true;
+    /// The pin could not be set to this level: it is as it was.
+    pub(super) fn pin_failed(&mut self, level: Level) {
+        self.model.interrupts.intx.told = if level == Level::High { Level::Low } else { Level::High };
     }
 
-    /// Whether it is the function that was marked. Once.
-    pub(super) fn is_as_before_reset(&mut self) -> bool {
-        core::mem::take(&mut self.is_marked)
+    /// The embedder has done its part of a reset, or not. Whether what is left is to be done now: not if this is another
+    /// function by now, nor if its binding is at its end, since whoever ends it silences it.
+    pub(super) fn begin_reset(&mut self, by: NonZeroUsize, is_done: bool) -> bool {
+        let is_same = self.executor == Some(by) && core::mem::take(&mut self.is_marked);
+        if !is_same || !is_done {
+            return false;
+        }
+        let is_ending = self.state.is(State::VEILED);
+        if is_ending {
+            self.reset();
+        }
+        !is_ending
     }
 
     /// These are not mapped any more.
     pub(super) fn unmapped(&mut self, bars: BarSet) {
-        self.model.unmapped(bars);
+        let model = &mut *self.model;
+        let _ran = shielded(&mut self.state, || model.unmapped(bars));
     }
 
-    /// Every register is as after a reset, and it answers again.
+    /// Every register is as after a reset, and it answers again, unless its binding is at its end.
     pub(super) fn reset(&mut self) {
         self.space.reset();
         let model = &mut *self.model;
+        // What else of the outside was brought to the registers is brought to them again.
+        let asked = Effects::default()
+            .and_if(model.power.state() != PowerState::D0, Effect::Power)
+            .and_if(model.command.is_master(), Effect::BusMaster)
+            .and_if(model.is_bridge, Effect::Buses);
         model.command.reset();
         model.status = 0;
         model.bars.reset();
@@ -306,18 +442,18 @@ impl Function {
         model.device_control = 0;
         model.virtual_functions = 0;
         self.queue.clear();
-        if model.is_bridge {
-            // Whoever resets it goes on to carry out what is asked for.
-            let _asked = self.queue.ask(Asked::NOTHING, Effect::Buses.into());
-        }
+        self.interrupted = Effects::default();
+        // Whoever resets it goes on to carry out what is asked for.
+        let _asked = self.queue.ask(Asked::NOTHING, asked);
         let ran = shielded(&mut self.state, || {
             model.backing.reset();
             model.read_sizes();
             // Whoever has reset hardware may have put back what was there before.
             model.write_command();
         });
+        self.state.end(State::RESETTING);
         if ran.is_some() {
-            self.state = State::Answers;
+            self.state.end(State::POISONED);
         }
     }
 }
@@ -393,11 +529,20 @@ fn shielded<R>(state: &mut State, handlers: impl FnOnce() -> R) -> Option<R> {
     Some(result)
 }
 
+/// Ends what nothing is to be done for, unless it is forgotten.
+struct Unbegun<'a>(&'a mut Queue);
+
+impl Drop for Unbegun<'_> {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
 /// Poisons a function, unless it is forgotten.
 struct Poison<'a>(&'a mut State);
 
 impl Drop for Poison<'_> {
     fn drop(&mut self) {
-        *self.0 = State::Poisoned;
+        self.0.begin(State::POISONED);
     }
 }

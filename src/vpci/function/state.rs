@@ -60,7 +60,7 @@ impl RestoreError {
 
 impl Function {
     /// Its state at this moment, as bytes. Effects that were asked for and not carried out are not lost: what they bring
-    /// about follows from the state.
+    /// about follows from the state, but for a reset, which is in it.
     ///
     /// ```
     /// use pcidevs::platform::Width;
@@ -85,7 +85,7 @@ impl Function {
         state.extend(VERSION.to_le_bytes());
         state.extend(self.shape().to_le_bytes());
         self.space.values().for_each(|value| state.extend(value.to_le_bytes()));
-        self.model.save(&mut state);
+        self.model.save(&mut state, self.queue.has(Effect::Reset));
         let mut own = Vec::new();
         self.model.backing.save(&mut own);
         let length = u32::try_from(own.len()).map_err(|_| NoMemory)?;
@@ -97,7 +97,7 @@ impl Function {
 
     /// Takes a saved state, and asks for what brings the outside to it: see [`Bus::restore`](crate::vpci::Bus::restore).
     pub fn restore(&mut self, state: &[u8]) -> Result<Asked, RestoreError> {
-        if self.state != State::Answers {
+        if self.state != State::ANSWERS {
             return Err(RestoreError::Silent);
         }
         if self.model.bars.mapped | self.model.bars.coming != 0 {
@@ -133,11 +133,13 @@ impl Function {
         }
         self.space.set_values(|| values.take().map(u32::from_le_bytes))?;
         let own = &mut *self.model;
+        let was_master = own.command.is_master();
         // Hardware takes part in it.
-        super::shielded(&mut self.state, || own.restore(&mut model)).ok_or(RestoreError::Silent)??;
+        let restored = super::shielded(&mut self.state, || own.restore(&mut model));
+        let is_to_be_reset = restored.ok_or(RestoreError::Silent)??;
         let all = Effects::from(Effect::Power).and(Effect::Decode).and(Effect::Vectors).and(Effect::Intx);
-        let all = all.and_if(self.model.command.is_master(), Effect::BusMaster);
-        let all = all.and_if(self.model.wishes != 0, Effect::Device);
+        let all = all.and_if(was_master || self.model.command.is_master(), Effect::BusMaster);
+        let all = all.and_if(self.model.wishes != 0, Effect::Device).and_if(is_to_be_reset, Effect::Reset);
         Ok(self.queue.ask(Asked::NOTHING, all.and_if(self.model.is_bridge, Effect::Buses)))
     }
 
@@ -183,10 +185,11 @@ impl Model {
     }
 
     /// Appends the fields. There is room.
-    fn save(&self, state: &mut Vec<u8>) {
+    fn save(&self, state: &mut Vec<u8>, is_to_be_reset: bool) {
         let flags = u8::from(self.bars.rom_enabled)
             | u8::from(self.power.state() == PowerState::D3hot) << 1
-            | u8::from(self.interrupts.intx.is_pending) << 2;
+            | u8::from(self.interrupts.intx.is_pending) << 2
+            | u8::from(is_to_be_reset) << 3;
         state.extend([self.command.lower, self.command.upper, flags]);
         state.extend(self.buses);
         state.extend(self.status.to_le_bytes());
@@ -199,8 +202,8 @@ impl Model {
         self.interrupts.save(state);
     }
 
-    /// Takes the fields, of which there are as many as there have to be.
-    fn restore(&mut self, from: &mut Reader<'_>) -> Result<(), RestoreError> {
+    /// Takes the fields, of which there are as many as there have to be. Whether the guest has asked for a reset.
+    fn restore(&mut self, from: &mut Reader<'_>) -> Result<bool, RestoreError> {
         let [lower, upper, flags] = from.take()?;
         self.put_command(lower, upper);
         self.bars.rom_enabled = flags & 1 != 0;
@@ -208,7 +211,8 @@ impl Model {
         self.interrupts.intx.is_pending = flags & 4 != 0;
         self.buses = from.take()?;
         self.status = u16::from_le_bytes(from.take()?);
-        self.device_control = u16::from_le_bytes(from.take()?);
+        // The bit that asks for a reset always reads 0.
+        self.device_control = u16::from_le_bytes(from.take()?) & 0x7fff;
         self.wishes = u64::from_le_bytes(from.take()?);
         for slot in 0..ALL_BARS {
             if self.bars.all[slot].is_none() {
@@ -222,7 +226,8 @@ impl Model {
                 placed.address = address & !(placed.bar.size - 1);
             }
         }
-        self.interrupts.restore(from)
+        self.interrupts.restore(from)?;
+        Ok(flags & 8 != 0)
     }
 }
 

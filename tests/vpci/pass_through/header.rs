@@ -36,6 +36,16 @@ fn what_is_given_is_not_found_out() {
 }
 
 #[test]
+fn a_rom_that_is_given_is_32_bit_memory() {
+    for bar in [Bar::memory64(0x800), Bar::io(256), Bar::memory32(0x800).prefetchable()] {
+        let bars = [None, None, None, None, None, None, Some(bar)];
+        let built = PassThrough::new(Viewer::Guest).bars(bars).build(hardware(&nic()));
+        let fault = BarFault::RomKind;
+        assert_eq!(built.map(drop), Err(PassThroughError::Bar { bar: 6, fault }), "{bar:?}");
+    }
+}
+
+#[test]
 fn a_64_bit_bar_in_the_last_slot_is_malformed() {
     let fault = BarFault::NoUpperHalf;
     assert_eq!(refused(&Config::endpoint(256).with32(0x24, 4)), PassThroughError::Bar { bar: 5, fault });

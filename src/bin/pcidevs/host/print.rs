@@ -43,6 +43,9 @@ impl Report {
             let text = match what {
                 Recovered::Kept => continue,
                 Recovered::RolledBack => "an operation that was cut off was undone".to_owned(),
+                Recovered::Unbound => {
+                    "somebody has taken it from its driver; its next move puts it on one".to_owned()
+                }
                 Recovered::Deferred => "an operation that was cut off waits: somebody has it open".to_owned(),
                 Recovered::Vanished => "it is away, and forgotten".to_owned(),
                 Recovered::Replaced => "another device is there, and was not touched".to_owned(),
