@@ -107,9 +107,8 @@ impl<D: Modelled, W: Wiring, L: RawLock> Bus<D, W, L> {
     /// The bus of a guest.
     pub fn new(domain: Domain<D, L>, wiring: W, mut layout: Layout<'_>) -> Result<Self, NoMemory> {
         for window in layout.ecam {
-            layout
-                .bars
-                .keep_off(AddressRange::memory(window.base()..=window.base() + (window.size() - 1)))?;
+            let bytes = AddressRange::memory(window.base()..=window.base() + (window.size() - 1));
+            layout.bars.keep_off(&bytes)?;
         }
         let mut ecam = alloc::vec::Vec::new();
         ecam.try_reserve_exact(layout.ecam.len()).map_err(NoMemory::from)?;
