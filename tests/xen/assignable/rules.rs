@@ -215,10 +215,14 @@ fn the_list_tells_what_is_free_exported_interrupted_and_vanished() -> Tested {
     world.add(bare(), None)?;
     let mut store = world.server.connect();
     store.write(None, &NodePath::new("/libxl/pci/0000-03-00-1/domid")?, b"7")?;
-    store.mkdir(None, &NodePath::new("/libxl/pci/0000-09-00-0")?)?;
+    let driver = b"/sys/bus/pci/drivers/igb";
+    store.write(None, &NodePath::new("/libxl/pci/0000-09-00-0/driver_path")?, driver)?;
     // Somebody's probe, behind our back.
     world.kernel.add(at("0000:04:00.0"), FakeFunction::endpoint((1, 2), 8));
-    store.mkdir(None, &NodePath::new("/libxl/pci/0000-04-00-0")?)?;
+    store.write(None, &NodePath::new("/libxl/pci/0000-04-00-0/driver_path")?, driver)?;
+    // What libxl leaves behind.
+    world.kernel.add(at("0000:05:00.0"), FakeFunction::endpoint((1, 2), 9));
+    store.mkdir(None, &NodePath::new("/libxl/pci/0000-05-00-0")?)?;
     store.mkdir(None, &NodePath::new("/libxl/pci/rubbish")?)?;
     let listed = list(&world)?;
     let states: Vec<_> = listed.iter().map(|one| (one.device, one.state)).collect();
