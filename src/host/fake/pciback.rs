@@ -68,7 +68,6 @@ impl Fake {
                 Ok(())
             }
             "remove_slot" if lists.slots.remove(&address) => Ok(()),
-            "remove_slot" => Err(Errno::ENOENT),
             "permissive" if on_pciback => {
                 lists.permissive.insert(address);
                 Ok(())
@@ -83,7 +82,9 @@ impl Machine {
     /// The files that tell of pciback's lists.
     pub(super) fn read_pciback(&self, path: &str) -> Option<Vec<u8>> {
         let file = path.strip_prefix(FOLDER).filter(|_| self.drivers.contains_key(PCIBACK))?;
-        let lines = |listed: &BTreeSet<Sbdf>| listed.iter().map(|at| format!("{at}\n")).collect::<String>();
+        let lines = |listed: &BTreeSet<Sbdf>| {
+            listed.iter().fold(String::new(), |text, at| text + &at.to_string() + "\n")
+        };
         match file {
             "slots" => Some(lines(&self.pciback.slots).into_bytes()),
             "permissive" => Some(lines(&self.pciback.permissive).into_bytes()),

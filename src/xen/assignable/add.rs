@@ -22,7 +22,9 @@ pub enum Added {
 /// What was done, and is to be undone if a later step fails.
 #[derive(Default)]
 struct Done {
-    record_before: Option<Option<Record>>,
+    /// Whether the record was written, and what stood there before.
+    record_written: bool,
+    record_before: Option<Record>,
     unbound: Option<DriverName>,
     left_driver: bool,
     has_slot: bool,
@@ -46,7 +48,7 @@ impl<S: Store + ?Sized> Assignable<'_, S> {
             Ok(()) if is_there => Ok(Added::Before),
             Ok(()) => Ok(Added::Now),
             Err(failure) => {
-                let undo = self.undo_add(device, done);
+                let undo = self.undo_add(device, &done);
                 Err(StepsFailed { failure, undo }.into())
             }
         }
@@ -102,7 +104,7 @@ impl<S: Store + ?Sized> Assignable<'_, S> {
             let written = record::write(self.store, device, record);
             // What the store refused it has not done; of any other error nobody knows.
             if !matches!(written, Err(AssignableError::Store(StoreError::Refused(_)))) {
-                done.record_before = Some(before);
+                (done.record_written, done.record_before) = (true, before);
             }
             written.map_err(|error| record::in_store(device, "write its record", &error))?;
         }
@@ -119,7 +121,7 @@ impl<S: Store + ?Sized> Assignable<'_, S> {
     }
 
     /// Whatever was done, in reverse. The record goes only when the host's driver was seen to have the device.
-    fn undo_add(&mut self, device: Sbdf, done: Done) -> Vec<WriteFailure> {
+    fn undo_add(&mut self, device: Sbdf, done: &Done) -> Vec<WriteFailure> {
         let mut failures = Vec::new();
         if done.left_driver {
             failures.extend(driver::unbind_from(self.kernel, device, PCIBACK).err());
@@ -130,10 +132,8 @@ impl<S: Store + ?Sized> Assignable<'_, S> {
         if let Some(original) = &done.unbound {
             failures.extend(driver::bind(self.kernel, device, original.as_str()).err());
         }
-        if let Some(before) = done.record_before
-            && failures.is_empty()
-        {
-            failures.extend(record::restore(self.store, device, before.as_ref()).err());
+        if done.record_written && failures.is_empty() {
+            failures.extend(record::restore(self.store, device, done.record_before.as_ref()).err());
         }
         failures
     }

@@ -53,6 +53,13 @@ impl<S: Store + ?Sized> Assignable<'_, S> {
                 continue;
             }
             let record = if has_record { record::read(self.store, None, device)? } else { None };
+            // libxl leaves empty ones behind: nothing was cut off there.
+            if !on_pciback
+                && record.as_ref().is_some_and(Record::is_empty)
+                && !driver::has_slot(self.kernel, device)?
+            {
+                continue;
+            }
             let Record { driver: original, name, guest } = record.unwrap_or_default();
             let state = match guest {
                 Some(guest) => AssignableState::Exported(guest),

@@ -24,6 +24,13 @@ pub(super) struct Record {
     pub(super) guest: Option<DomainId>,
 }
 
+impl Record {
+    /// It says nothing.
+    pub(super) fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 fn text<S: Store + ?Sized>(
     store: &mut S,
     t: Option<TransactionId>,

@@ -76,7 +76,8 @@ impl<S: Store + ?Sized> Assignable<'_, S> {
         }
         let now = driver::current(self.kernel, device)?;
         let is_on = now.as_ref().is_some_and(|now| *now == *PCIBACK);
-        if !is_on && record.is_none() {
+        let is_known = record.as_ref().is_some_and(|record| !record.is_empty());
+        if !is_on && !is_known && !driver::has_slot(self.kernel, device)? {
             return Err(AssignableError::NotAssignable(device));
         }
         Ok((record.unwrap_or_default(), now))

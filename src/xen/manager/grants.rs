@@ -37,6 +37,8 @@ enum Grant {
 pub(super) struct Granted {
     guest: DomainId,
     grants: Vec<Grant>,
+    /// Nothing is missing: no attempt to take it back has failed half way.
+    is_whole: bool,
 }
 
 /// By device.
@@ -91,14 +93,25 @@ impl Core {
         }
         // Held over the calls: they are bounded and wait for nobody, and what is shared is decided by this table.
         let mut granted = super::locked(&self.granted);
-        granted.insert(device, Granted { guest, grants: Vec::new() });
+        granted.insert(device, Granted { guest, grants: Vec::new(), is_whole: false });
         let given = self.give_all(device, guest, &resources, options, &mut granted);
         if let Err(error) = given {
             // What is left stays in the table, and says so when the engine undoes the steps before.
             let _left = self.take_back_in(&mut granted, device);
             return Err(error.into());
         }
+        if let Some(entry) = granted.get_mut(&device) {
+            entry.is_whole = true;
+        }
         Ok(())
+    }
+
+    /// Allows a guest again what an attempt to take it back has left, if it was one that failed half way.
+    pub(super) fn give_again(&self, device: Sbdf, guest: DomainId, options: Options) -> Result<(), XenError> {
+        if super::locked(&self.granted).get(&device).is_some_and(|entry| entry.is_whole) {
+            return Ok(());
+        }
+        self.give(device, guest, options)
     }
 
     fn give_all(
@@ -151,7 +164,7 @@ impl Core {
             grants.extend([Grant::Line(line, pirq), Grant::Interrupt(pirq)]);
         }
         grants.push(Grant::Dma);
-        super::locked(&self.granted).insert(device, Granted { guest, grants });
+        super::locked(&self.granted).insert(device, Granted { guest, grants, is_whole: true });
     }
 
     /// Takes back all that was allowed of a device, the last first. What fails stays in the table; the rest is still done.
@@ -160,7 +173,7 @@ impl Core {
     }
 
     fn take_back_in(&self, granted: &mut AllGranted, device: Sbdf) -> Result<(), HypercallError> {
-        let Some(Granted { guest, grants }) = granted.remove(&device) else { return Ok(()) };
+        let Some(Granted { guest, grants, .. }) = granted.remove(&device) else { return Ok(()) };
         let (mut left, mut first) = (Vec::new(), Ok(()));
         for grant in grants.into_iter().rev() {
             match self.revoke(granted, device, guest, grant) {
@@ -172,7 +185,7 @@ impl Core {
             }
         }
         if !left.is_empty() {
-            granted.insert(device, Granted { guest, grants: left });
+            granted.insert(device, Granted { guest, grants: left, is_whole: false });
         }
         first
     }

@@ -62,6 +62,34 @@ pub(super) struct Held {
 }
 
 /// The Xen tool stack of one machine.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use pcidevs::host::{Root, fake::{Fake, FakeFunction}};
+/// use pcidevs::xen::hypercall::{DomainInfo, Simulated};
+/// use pcidevs::xen::manager::{Waiting, XenManager};
+/// use pcidevs::xen::{memory::Server, pciback::Export};
+/// use pcidevs::{DomainId, Sbdf};
+///
+/// // A machine in memory: a kernel with pciback and a card, a hypervisor with a guest, a store.
+/// let (kernel, xen, store) = (Fake::new(), Arc::new(Simulated::new()), Server::new());
+/// let (card, guest) = ("0000:03:00.0".parse::<Sbdf>()?, DomainId::new(7));
+/// kernel.add_pciback(&[]);
+/// kernel.add(card, FakeFunction::endpoint((0x8086, 0x10fb), 1));
+/// kernel.put_file(Root::Sys, "bus/pci/devices/0000:03:00.0/resource", "0xfe000000 0xfe001fff 0x40200\n");
+/// kernel.put_file(Root::Sys, "bus/pci/devices/0000:03:00.0/irq", "16\n");
+/// xen.plug(card);
+/// xen.create(DomainInfo::guest(guest));
+///
+/// let connect = move || Ok(Box::new(store.connect()) as Box<_>);
+/// let manager = XenManager::open(kernel.into(), xen, Box::new(connect))?;
+/// manager.assignable_add(card, None)?;
+/// manager.attach(guest, &[Export::of(card)], Waiting::No)?;
+/// let busy = manager.remove_device(card).unwrap_err().to_string();
+/// assert!(busy.contains("pciback export of domain 7"), "{busy}");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct XenManager {
     core: Arc<Core>,
     lifecycle: Lifecycle<XenPlatform>,

@@ -18,8 +18,8 @@ use crate::errno::Errno;
 use crate::host::Kernel;
 use crate::owner::{DomainId, Owner};
 use crate::platform::{
-    Binding, Claimed, Facts, GroupId, HookError, Platform, Refusal, Request, ResetKind, ResetScope, Switch,
-    Width,
+    Attachment, Binding, Claimed, Facts, GroupId, HookError, Platform, Refusal, Request, ResetKind,
+    ResetScope, Switch, Width,
 };
 use crate::sync::DefaultLock;
 use crate::transition::Transition;
@@ -104,8 +104,8 @@ impl XenPlatform {
         Self { core }
     }
 
-    fn view(&self, whose: Whose) -> Binding<()> {
-        Some(Box::new(View::new(self.core.clone(), whose)))
+    fn view(&self, whose: Whose) -> Box<dyn Attachment<()>> {
+        Box::new(View::new(self.core.clone(), whose))
     }
 
     /// Whether a publication that failed may be in the store all the same: a store that fails when it is asked what became
@@ -265,10 +265,10 @@ impl Platform for XenPlatform {
         let at = device.address();
         let operation = Current::get();
         match (owner, operation) {
-            (Owner::Guest(guest), None) => Ok(self.view(Whose::Guest(guest, Export::of(at)))),
+            (Owner::Guest(guest), None) => Ok(Some(self.view(Whose::Guest(guest, Export::of(at))))),
             (Owner::Guest(guest), Some(operation)) => {
                 let export = self.export(&operation, at)?;
-                Ok(self.view(Whose::Guest(guest, export)))
+                Ok(Some(self.view(Whose::Guest(guest, export))))
             }
             (Owner::Quarantine, Some(operation)) => {
                 if let Kind::Make { name } = &operation.kind {
@@ -278,9 +278,9 @@ impl Platform for XenPlatform {
                     let added = assignable.add(at, name.as_deref());
                     added.map_err(|error| operation.fails(at, XenError::from(error), MAKE))?;
                 }
-                Ok(self.view(Whose::Pciback))
+                Ok(Some(self.view(Whose::Pciback)))
             }
-            (Owner::Quarantine, None) => Ok(self.view(Whose::Pciback)),
+            (Owner::Quarantine, None) => Ok(Some(self.view(Whose::Pciback))),
             _ => Ok(None),
         }
     }

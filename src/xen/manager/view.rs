@@ -113,8 +113,12 @@ impl Attachment<()> for View {
         let Some(operation) = Current::get() else { return Ok(()) };
         match (&self.whose, &operation.kind) {
             (Whose::Guest(guest, export), Kind::Withdraw) => {
-                let again = self.core.publish(&operation, *guest, "", std::slice::from_ref(export));
-                again.map(|_| ()).map_err(|error| operation.fails(at, error.into(), WITHDRAW))
+                // The hypervisor may have taken back a part of it.
+                let again = self.core.give_again(at, *guest, export.options).and_then(|()| {
+                    let name = guest.to_string();
+                    Ok(self.core.publish(&operation, *guest, &name, std::slice::from_ref(export))?)
+                });
+                again.map(|_| ()).map_err(|error| operation.fails(at, error, WITHDRAW))
             }
             (Whose::Pciback, Kind::Unmake { .. }) => {
                 let mut store = operation.store();

@@ -69,7 +69,7 @@ before=
 while :; do
     # A bus is scanned card after card: what it has is what it has for a moment.
     now=$(cards)
-    sleep 0.3
+    sleep 0.5
     [ "$now" = "$(cards)" ] || continue
     if [ "$now" != "$before" ]; then
         uses=$(for card in $now; do use "$card"; done | sort | tr '\n' ' ')

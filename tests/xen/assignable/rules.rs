@@ -180,7 +180,7 @@ fn what_cannot_become_assignable_is_refused_before_anything_is_touched() -> Test
 }
 
 #[test]
-fn without_pciback_the_error_says_what_to_do() -> Tested {
+fn without_pciback_the_error_says_what_to_do() {
     let kernel = pcidevs::host::fake::Fake::new();
     kernel.add(card(), FakeFunction::endpoint((1, 2), 1));
     let (xen, server) = (pcidevs::xen::hypercall::Simulated::new(), pcidevs::xen::memory::Server::new());
@@ -188,7 +188,6 @@ fn without_pciback_the_error_says_what_to_do() -> Tested {
     let refused = pcidevs::xen::assignable::Assignable::new(&kernel, &xen, &mut store).add(card(), None);
     assert_eq!(refused, Err(AssignableError::NoPciback));
     assert!(AssignableError::NoPciback.to_string().contains("modprobe xen-pciback"));
-    Ok(())
 }
 
 #[test]
@@ -201,6 +200,14 @@ fn a_name_is_one_devices_and_finds_it() -> Tested {
     Ok(())
 }
 
+/// As a function, for a closure here would be the method's name, whose lifetime is another.
+fn list(world: &World) -> Result<Vec<pcidevs::xen::assignable::AssignableDevice>, AssignableError> {
+    world.run(&[], |all| {
+        let listed = all.list()?;
+        Ok(listed)
+    })
+}
+
 #[test]
 fn the_list_tells_what_is_free_exported_interrupted_and_vanished() -> Tested {
     let world = World::new();
@@ -208,12 +215,16 @@ fn the_list_tells_what_is_free_exported_interrupted_and_vanished() -> Tested {
     world.add(bare(), None)?;
     let mut store = world.server.connect();
     store.write(None, &NodePath::new("/libxl/pci/0000-03-00-1/domid")?, b"7")?;
-    store.mkdir(None, &NodePath::new("/libxl/pci/0000-09-00-0")?)?;
+    let driver = b"/sys/bus/pci/drivers/igb";
+    store.write(None, &NodePath::new("/libxl/pci/0000-09-00-0/driver_path")?, driver)?;
     // Somebody's probe, behind our back.
     world.kernel.add(at("0000:04:00.0"), FakeFunction::endpoint((1, 2), 8));
-    store.mkdir(None, &NodePath::new("/libxl/pci/0000-04-00-0")?)?;
+    store.write(None, &NodePath::new("/libxl/pci/0000-04-00-0/driver_path")?, driver)?;
+    // What libxl leaves behind.
+    world.kernel.add(at("0000:05:00.0"), FakeFunction::endpoint((1, 2), 9));
+    store.mkdir(None, &NodePath::new("/libxl/pci/0000-05-00-0")?)?;
     store.mkdir(None, &NodePath::new("/libxl/pci/rubbish")?)?;
-    let listed = world.run(&[], |all| all.list())?;
+    let listed = list(&world)?;
     let states: Vec<_> = listed.iter().map(|one| (one.device, one.state)).collect();
     assert_eq!(
         states,
@@ -225,7 +236,7 @@ fn the_list_tells_what_is_free_exported_interrupted_and_vanished() -> Tested {
         ]
     );
     assert_eq!(listed[0].name.as_deref(), Some("uplink"));
-    assert_eq!(listed[0].original.as_ref().map(|driver| driver.as_str()), Some("igb"));
+    assert_eq!(listed[0].original.as_ref().map(pcidevs::host::DriverName::as_str), Some("igb"));
     Ok(())
 }
 

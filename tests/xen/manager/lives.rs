@@ -1,14 +1,17 @@
 //! Random attaches, detaches, faults and deaths of guests, with driver and front end as threads; then nothing is left.
 
-use pcidevs::Owner;
+use std::time::Duration;
+
 use pcidevs::xen::assignable::Afterwards;
 use pcidevs::xen::hypercall::DomainInfo;
 use pcidevs::xen::manager::{Waiting, XenError};
+use pcidevs::xen::pciback::Patience;
 use pcidevs::xen::store::{NodePath, Store};
+use pcidevs::{Errno, Owner};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use super::{BACKEND, FUNCTIONS, GUEST, Machine, device, long, set};
+use super::{BACKEND, FUNCTIONS, GUEST, Machine, device, set};
 use crate::Tested;
 use crate::fate::Blow;
 use crate::kernels::{Faults, Kernels};
@@ -19,6 +22,11 @@ fn deeds() -> Result<usize, std::num::ParseIntError> {
     std::env::var("PCIDEVS_LIVES").map_or(Ok(200), |number| number.parse())
 }
 
+/// A guest that is only slow on a machine under load is buried as one that is stuck: nothing is left either way.
+fn patient() -> Patience {
+    Patience { rest: Duration::from_secs(5), attempts: 1000 }
+}
+
 /// What was done, for the report.
 #[derive(Debug, Default)]
 struct Tally {
@@ -27,6 +35,7 @@ struct Tally {
     refused: usize,
     faults: usize,
     deaths: usize,
+    stuck: usize,
 }
 
 /// A kernel's folder is there.
@@ -42,7 +51,7 @@ fn bury(machine: &Machine, world: &World, kernels: &Kernels) -> Tested {
     while store.is_introduced(GUEST)? {
         std::thread::yield_now();
     }
-    let manager = machine.open_with(long())?;
+    let manager = machine.open_with(patient())?;
     manager.release(GUEST)?;
     for function in 0..FUNCTIONS {
         assert_eq!(manager.owner(device(function)), Some(Owner::Quarantine), "function {function}");
@@ -61,7 +70,7 @@ fn live(
 ) -> Result<Tally, Box<dyn std::error::Error>> {
     let mut random = StdRng::seed_from_u64(11);
     let mut tally = Tally::default();
-    let mut manager = machine.open_with(long())?;
+    let mut manager = machine.open_with(patient())?;
     for _ in 0..deeds {
         let owners: Vec<_> = (0..FUNCTIONS).map(|function| manager.owner(device(function))).collect();
         let mut with = |owner: Owner, most: usize| -> Vec<u8> {
@@ -80,7 +89,7 @@ fn live(
             machine.expect(&[]);
             bury(machine, world, kernels)?;
             tally.deaths += 1;
-            manager = machine.open_with(long())?;
+            manager = machine.open_with(patient())?;
             continue;
         }
         if !has_backend(&mut *world.connect())? {
@@ -102,11 +111,20 @@ fn live(
         tally.faults += machine.fate.struck();
         machine.expect(&[]);
         if let Err(error) = done {
+            if error.errno() == Errno::ETIMEDOUT {
+                // A fault in taking the last devices gives them to the guest again at once, and a kernel that looks only
+                // then takes the new folders for the old ones: known, and ended by a release.
+                drop(manager);
+                bury(machine, world, kernels)?;
+                tally.stuck += 1;
+                manager = machine.open_with(patient())?;
+                continue;
+            }
             assert!(!blows.is_empty(), "without a fault: {error}");
             tally.refused += 1;
             // What could not be undone is broken in this process; another one looks anew.
             if matches!(error, XenError::Undo { .. }) || random.random_range(0..4) == 0 {
-                manager = machine.open_with(long())?;
+                manager = machine.open_with(patient())?;
             }
         }
     }

@@ -90,13 +90,11 @@ fn attach(manager: &XenManager, options: &Attach, expect: &dyn Fn(DomainId)) -> 
 
 /// What was seized for a guest that does not get it goes back.
 fn give_back(manager: &XenManager, taken: &[Sbdf], error: &XenError) -> String {
-    let mut text = error.to_string();
-    for device in taken {
-        if let Err(error) = manager.assignable_remove(*device, Afterwards::Rebind) {
-            text.push_str(&format!("; giving {device} back: {error}"));
-        }
-    }
-    text
+    let given = taken.iter().filter_map(|device| {
+        let error = manager.assignable_remove(*device, Afterwards::Rebind).err()?;
+        Some(format!("; giving {device} back: {error}"))
+    });
+    std::iter::once(error.to_string()).chain(given).collect()
 }
 
 fn detach(manager: &XenManager, options: &Detach, expect: &dyn Fn(DomainId)) -> Done {

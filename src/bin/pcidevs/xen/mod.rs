@@ -161,7 +161,7 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
     }
     let kernel: Arc<dyn Kernel> = Arc::new(linux);
     if common.dry_run {
-        let rehearsal = match Rehearsal::of(kernel) {
+        let rehearsal = match Rehearsal::of(&kernel) {
             Ok(rehearsal) => rehearsal,
             Err(errno) => return fail(&format!("the machine cannot be copied: {errno}")),
         };

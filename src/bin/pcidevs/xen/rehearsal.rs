@@ -27,7 +27,7 @@ pub(super) struct Rehearsal {
 
 impl Rehearsal {
     /// Of this machine, and of its store if there is one.
-    pub(super) fn of(kernel: Arc<dyn Kernel>) -> Result<Self, Errno> {
+    pub(super) fn of(kernel: &Arc<dyn Kernel>) -> Result<Self, Errno> {
         let fake = Fake::copy_of(kernel.clone(), &Fake::new())?;
         let (xen, server) = (Arc::new(Simulated::new()), Server::with(Limits::default(), Clock::Simulated));
         let place = pcidevs::host::Place::new(pcidevs::host::Root::Sys, "bus/pci/devices")?;
