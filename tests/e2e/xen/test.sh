@@ -92,7 +92,7 @@ boot() {
 }
 
 run() {
-    local limit=${PCIDEVS_LIMIT:-280} busybox xz tools
+    local limit=${PCIDEVS_LIMIT:-580} busybox xz tools
     command -v cc >/dev/null || skip "there is no C compiler"
     [ "$(uname -m)" = x86_64 ] || skip "it emulates this machine's kind, and knows x86_64"
     mkdir -p "$kept"
