@@ -1,9 +1,27 @@
 //! The example VMM, run as a program: with a real guest where there is KVM, and with the stand-in anywhere.
 
+use std::collections::BTreeSet;
 use std::env;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, OnceLock};
+
+use pcidevs::platform::HookError;
+use pcidevs::vpci::{BarId, BarSpace, Message, Piece, Wiring};
+use pcidevs::{Errno, Sbdf};
+
+use self::hypervisor::{Hypervisor, Line};
+use self::memory::{Memory, PAGE};
+
+// Parts of the example, by themselves.
+#[path = "../examples/kvm_vmm/hypervisor.rs"]
+mod hypervisor;
+#[path = "../examples/kvm_vmm/memory.rs"]
+#[expect(dead_code, reason = "the guest's part of it is not here")]
+mod memory;
+#[path = "../examples/kvm_vmm/wiring.rs"]
+#[expect(dead_code, reason = "the story's part of it is not here")]
+mod wiring;
 
 /// What must be told, in this order.
 const STORY: [&str; 13] = [
@@ -52,6 +70,61 @@ fn what_is_not_as_promised_fails() {
         let output = run(arguments);
         assert!(!output.status.success() && output.stderr.starts_with(b"not as promised: "), "{output:?}");
     }
+}
+
+/// A hypervisor that knows what is mapped.
+#[derive(Default)]
+struct Slots(Mutex<BTreeSet<u64>>);
+
+impl Hypervisor for Slots {
+    fn connect(&self, _: Line, _: Message) -> Result<(), HookError> {
+        Ok(())
+    }
+
+    fn disconnect(&self, _: Line) -> Result<(), HookError> {
+        Ok(())
+    }
+
+    fn send(&self, _: Line) -> Result<(), HookError> {
+        Ok(())
+    }
+
+    fn map(&self, base: u64, _: &Memory) -> Result<(), HookError> {
+        self.0.lock().unwrap().insert(base);
+        Ok(())
+    }
+
+    fn unmap(&self, base: u64) -> Result<(), HookError> {
+        let was = self.0.lock().unwrap().remove(&base);
+        if was { Ok(()) } else { Err(HookError::new(Errno::ENODEV, "nothing is mapped there")) }
+    }
+
+    fn in_use(&self) -> (usize, usize) {
+        (0, self.0.lock().unwrap().len())
+    }
+}
+
+#[test]
+fn a_bar_that_another_was_put_over_in_part_is_unmapped_and_fails_nothing() {
+    let slots = Arc::new(Slots::default());
+    let wires = wiring::Wires::new(slots.clone());
+    let device = Sbdf::from_u32(0x8008);
+    wires.share(device, 2, Memory::new(PAGE));
+    let id = BarId { device, bar: 2 };
+    let piece = |offset: u64, length: u64| {
+        let base = 0xc000_0000 + offset;
+        Piece { id, offset, space: BarSpace::Memory, base, length }
+    };
+    let page = u64::from(PAGE);
+    for (covered, left) in [(piece(0x800, 16), piece(0, 0x800)), (piece(0, 16), piece(16, page - 16))] {
+        wires.map(device, &piece(0, page)).unwrap();
+        wires.unmap(device, &covered).unwrap();
+        assert_eq!(slots.in_use(), (0, 0), "the guest does not reach what is another's");
+        wires.unmap(device, &left).unwrap();
+    }
+    wires.map(device, &piece(0, page)).unwrap();
+    wires.unmap(device, &piece(0, page)).unwrap();
+    assert_eq!(slots.in_use(), (0, 0));
 }
 
 /// That these lines are among what was told, in this order.

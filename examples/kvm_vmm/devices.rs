@@ -27,7 +27,7 @@ impl Backing for Doorbell {
     }
 
     fn bar_write(&mut self, _: u8, _: u64, _: &[u8], signals: &mut Signals<'_>) {
-        self.rings += 1;
+        self.rings = self.rings.wrapping_add(1);
         signals.raise(0);
     }
 }

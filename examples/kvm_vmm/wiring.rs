@@ -23,6 +23,8 @@ pub(crate) struct Wires {
     lines: Mutex<HashMap<(Sbdf, u16), Line>>,
     /// The memory behind BARs that are mapped directly.
     shared: Mutex<HashMap<(Sbdf, u8), Memory>>,
+    /// Where those are that are mapped.
+    mapped: Mutex<HashMap<(Sbdf, u8), u64>>,
     /// What a VMM would write to its log.
     failures: Mutex<Vec<HookError>>,
 }
@@ -33,7 +35,13 @@ const NOT_LIVE: HookError = HookError::new(Errno::ENODEV, "the vector is not liv
 
 impl Wires {
     pub(crate) fn new(hypervisor: Arc<dyn Hypervisor>) -> Self {
-        Self { hypervisor, lines: Mutex::default(), shared: Mutex::default(), failures: Mutex::default() }
+        Self {
+            hypervisor,
+            lines: Mutex::default(),
+            shared: Mutex::default(),
+            mapped: Mutex::default(),
+            failures: Mutex::default(),
+        }
     }
 
     /// What is behind a directly mapped BAR.
@@ -85,11 +93,18 @@ impl Wiring for Wires {
         if (piece.offset, piece.length) != (0, memory.size()) {
             return Err(NOT_WHOLE);
         }
-        self.hypervisor.map(piece.base, &memory)
+        self.hypervisor.map(piece.base, &memory)?;
+        locked(&self.mapped).insert((device, piece.id.bar), piece.base);
+        Ok(())
     }
 
-    fn unmap(&self, _: Sbdf, piece: &Piece) -> Result<(), HookError> {
-        self.hypervisor.unmap(piece.base)
+    /// A guest may put another BAR over a part of one. Then none of it is mapped any more: all of it comes to the model.
+    fn unmap(&self, device: Sbdf, piece: &Piece) -> Result<(), HookError> {
+        let mut mapped = locked(&self.mapped);
+        let Some(base) = mapped.get(&(device, piece.id.bar)) else { return Ok(()) };
+        self.hypervisor.unmap(*base)?;
+        mapped.remove(&(device, piece.id.bar));
+        Ok(())
     }
 
     fn failed(&self, _: Target, error: HookError) {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use loom::thread;
-use pcidevs::platform::{HookError, Width};
+use pcidevs::platform::{HookError, Switch, Width};
 use pcidevs::vpci::{
     AddressRange, Backing, Bar, BarMap, Bus, Endpoint, ExtendedRegisters, Function, Layout, Piece, Signals,
     Target, VectorWork, Wiring, Written,
@@ -18,6 +18,7 @@ use pcidevs_loom::{GUEST, ONE, TWO, Unlocked, explore};
 const COMMAND: u16 = 4;
 const BAR0: u16 = 0x10;
 const MEMORY: u32 = 2;
+const MASTER: u32 = 4;
 const BASE: u64 = 0xc000_0000;
 /// Mapped where nobody covers it.
 const DIRECT: Bar = Bar::memory32(0x1000).direct();
@@ -71,6 +72,11 @@ impl Wiring for Cable {
     }
 
     fn vector(&self, _: Target, _: u16, _: VectorWork) -> Result<(), HookError> {
+        Ok(())
+    }
+
+    fn bus_master(&self, _: Target, _: Switch) -> Result<(), HookError> {
+        self.0.steps.set(1);
         Ok(())
     }
 
@@ -147,6 +153,21 @@ fn l23_decode_on_and_decode_off() {
         );
         decode(&bus, ONE, 0).wait();
         assert!(!cable.is_mapped(ONE) && !is_decoding(&bus, ONE));
+    });
+}
+
+#[test]
+fn l23_one_hook_at_a_time_for_a_device() {
+    explore(Some(2), || {
+        let (_registry, bus, cable) = guest(&[(ONE, BASE, DIRECT)]);
+        let other = {
+            let bus = bus.clone();
+            thread::spawn(move || decode(&bus, ONE, MEMORY | MASTER).wait())
+        };
+        // That no two of their hooks meet `steps` sees.
+        decode(&bus, ONE, MEMORY).wait();
+        other.join().unwrap();
+        assert!(cable.is_mapped(ONE) && is_decoding(&bus, ONE));
     });
 }
 

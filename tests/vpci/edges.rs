@@ -193,6 +193,21 @@ fn each_window_shows_its_own_segment_and_buses() {
     assert_eq!(load(&mut vcpu, u64::MAX - 7, 8), Some(0), "its last bytes are configuration space, too");
 }
 
+#[test]
+fn a_write_of_8_bytes_is_two_of_4_the_low_one_first() {
+    let guest = Guest::new();
+    let at = guest.plug("00:03.0", Endpoint::new(1, 2).msi(1).build(Memory::new(0)).unwrap());
+    let mut vcpu = guest.bus.vcpu();
+    // Enabled by the first, with the address that the second changes.
+    let both = 0xfee0_1000_0001_0000_u64;
+    assert!(vcpu.mmio_write(crate::guest::ECAM + (3 << 15) + 0x40, &both.to_le_bytes()).wait());
+    assert_eq!(guest.wiring.story(), ["route 0 to 0x0 0x0", "route 0 to 0xfee01000 0x0"]);
+    assert_eq!(guest.read(at, 0x44, Dword), 0xfee0_1000);
+    // Not aligned it is none.
+    assert!(vcpu.mmio_write(crate::guest::ECAM + (3 << 15) + 0x44, &[0; 8]).wait());
+    assert_eq!(guest.read(at, 0x44, Dword), 0xfee0_1000);
+}
+
 /// Stops in a read until it is told to go on.
 struct Slow(mpsc::Sender<()>, mpsc::Receiver<()>);
 

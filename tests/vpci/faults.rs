@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use pcidevs::platform::Width::{Byte, Dword, Word};
-use pcidevs::platform::{HookError, Width};
+use pcidevs::platform::{HookError, Switch, Width};
 use pcidevs::vpci::{
     Backing, Bar, Bus, Endpoint, Function, MsixPlace, PassThrough, Piece, Signals, Target, VectorWork,
     Viewer, Wiring,
@@ -86,6 +86,34 @@ fn what_could_not_be_unmapped_is_tried_again_when_the_guest_does() {
     guest.write(at, COMMAND, Word, 0);
     assert_eq!(guest.wiring.story(), ["unmap 0000:80:03.0.0 +0x0 at 0xc0000000 for 0x2000"]);
     assert_eq!(guest.read(at, COMMAND, Word), 0);
+}
+
+#[test]
+fn a_bar_that_a_reset_could_not_unmap_is_not_in_the_way_of_the_others() {
+    let guest = Guest::new();
+    let device = Endpoint::new(1, 2).function_level_reset();
+    let device = device.bar(0, Bar::memory32(0x1000).direct()).bar(1, Bar::memory32(0x1000).direct());
+    let at = guest.plug("00:03.0", device.build(Memory::new(0x1000)).unwrap());
+    let program = || {
+        guest.write(at, BAR0, Dword, 0xc000_0000);
+        guest.write(at, BAR0 + 4, Dword, 0xc000_1000);
+        guest.write(at, COMMAND, Word, MEMORY);
+    };
+    program();
+    guest.wiring.fail("unmap 0000:80:03.0.0");
+    guest.write(at, 0x44, Word, 1);
+    assert!(guest.wiring.story().contains(&"unmap 0000:80:03.0.1 +0x0 at 0xc0001000 for 0x1000".into()));
+    guest.wiring.fail(None);
+    program();
+    let story = guest.wiring.story();
+    assert!(story.contains(&"map 0000:80:03.0.1 +0x0 at 0xc0001000 for 0x1000".into()), "{story:?}");
+    assert_eq!(load(&mut guest.bus.vcpu(), 0xc000_1000, 1), Some(0));
+    // The other one with the next turn.
+    guest.write(at, COMMAND, Word, 0);
+    guest.write(at, BAR0, Dword, 0xc000_2000);
+    guest.write(at, COMMAND, Word, MEMORY);
+    assert_eq!(load(&mut guest.bus.vcpu(), 0xc000_2000, 1), Some(0));
+    assert_eq!(load(&mut guest.bus.vcpu(), 0xc000_0000, 1), None);
 }
 
 #[test]
@@ -205,4 +233,65 @@ fn a_restored_message_of_msi_has_no_bit_that_a_guest_cannot_program() {
     assert!(other.bus.restore(at, &state).unwrap().wait());
     assert!(other.wiring.story().contains(&"route 0 to 0xfee00000 0x11".into()));
     assert_eq!(load(&mut other.bus.vcpu(), 0xc000_0800, 4), Some(0xfee0_0000));
+}
+
+/// A wiring that turns the decoding of a device on when its guest makes it a bus master.
+#[derive(Clone, Default)]
+struct Eager(Arc<OnceLock<Bus<Option<Function>, Eager>>>, crate::guest::Recorder);
+
+impl Wiring for Eager {
+    fn map(&self, device: Sbdf, piece: &Piece) -> Result<(), HookError> {
+        self.1.map(device, piece)
+    }
+
+    fn vector(&self, _: Target, _: u16, _: VectorWork) -> Result<(), HookError> {
+        Ok(())
+    }
+
+    fn bus_master(&self, target: Target, to: Switch) -> Result<(), HookError> {
+        self.0.get().unwrap().config_write(target.seen_at, COMMAND, Word, 4 | MEMORY).wait();
+        self.1.bus_master(target, to)
+    }
+}
+
+#[test]
+fn a_hook_that_writes_its_own_device_does_not_wait_for_itself() {
+    let guest = Guest::new();
+    let wiring = Eager::default();
+    let bus = Bus::new(guest.domain.clone(), wiring.clone(), layout(&[])).unwrap();
+    wiring.0.set(bus.clone()).ok().unwrap();
+    let at = guest.plug("00:03.0", nic().build(Memory::new(0x4000)).unwrap());
+    assert!(bus.config_write(at, BAR0, Dword, 0xc000_0000).wait());
+    assert!(bus.config_write(at, COMMAND, Word, 4).wait());
+    assert_eq!(bus.config_read(at, COMMAND, Word), 4 | MEMORY);
+    let story = ["bus master On", "map 0000:80:03.0.0 +0x0 at 0xc0000000 for 0x2000"];
+    assert_eq!(wiring.1.story(), story, "what it asked for comes after it");
+}
+
+/// A device that looks at its own configuration space when it is read.
+struct Curious(Arc<OnceLock<crate::guest::GuestBus>>);
+
+impl Backing for Curious {
+    fn bar_read(&mut self, _: u8, _: u64, data: &mut [u8]) {
+        let bus = self.0.get().unwrap();
+        let at = "00:03.0".parse().unwrap();
+        assert!(bus.config_write(at, COMMAND, Word, MEMORY).wait());
+        data.copy_from_slice(&bus.config_read(at, 0, Dword).to_le_bytes());
+    }
+
+    fn bar_write(&mut self, _: u8, _: u64, _: &[u8], _: &mut Signals<'_>) {}
+}
+
+#[test]
+fn a_handler_that_calls_back_finds_ones_and_does_not_lock_itself_out() {
+    let guest = Guest::new();
+    let bus: Arc<OnceLock<_>> = Arc::default();
+    bus.set(guest.bus.clone()).ok().unwrap();
+    let device = Endpoint::new(1, 2).bar(0, Bar::memory32(0x1000));
+    let at = guest.plug("00:03.0", device.build(Curious(bus)).unwrap());
+    let mut data = [0; 4];
+    guest.bus.bar_read(at, 0, 0, &mut data);
+    assert_eq!(data, [0xff; 4]);
+    assert_eq!(guest.read(at, COMMAND, Word), 0, "what it wrote went nowhere");
+    assert_eq!(guest.read(at, 0, Dword), 0x0002_0001);
 }

@@ -14,7 +14,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// PCI devices of a real machine: who they are, and how the core keeps its promises under load.
+/// PCI devices between a host and its guests: who they are, whose they are, and how they move.
 #[derive(Parser)]
 #[command(version, propagate_version = true, arg_required_else_help = true)]
 struct Arguments {

@@ -4,6 +4,8 @@
 //! If somebody is it already, that one will come to this access's effects too, and the access waits until they are done
 //! or superseded.
 
+use core::marker::PhantomData;
+
 use super::mapper::{Mapper, NOT_UNMAPPED, Outcome};
 use super::waiting::{Waits, guarded, report};
 use super::wiring::{Target, Wiring};
@@ -70,7 +72,10 @@ fn carry_out<L: RawLock>(
     let done = match work {
         Work::Decode { disable } => {
             let mappings = under_lock(reach, |function| function.mappings()).unwrap_or_default();
-            decode(reach, wiring, target, disable, mapper.change(wiring, target, disable, &mappings))
+            let unfinished = Unfinished { reach, mapper, target };
+            let outcome = mapper.change(wiring, target, disable, &mappings);
+            core::mem::forget(unfinished);
+            decode(reach, wiring, target, disable, outcome)
         }
         Work::Vector(vector, work) => set_vector(reach, wiring, target, vector, work),
         Work::Intx(level) => set_pin(reach, wiring, target, level),
@@ -112,6 +117,25 @@ fn decode(
     result
 }
 
+/// A change of decoding, unless it is forgotten: a hook's panic goes by where there is no `std` to catch it. What was to be
+/// mapped does not answer, and what was mapped still is, for all that is known.
+struct Unfinished<'a, R: Reach, L: RawLock> {
+    reach: &'a R,
+    mapper: &'a Mapper<L>,
+    target: Target,
+}
+
+impl<R: Reach, L: RawLock> Drop for Unfinished<'_, R, L> {
+    fn drop(&mut self) {
+        let coming = under_lock(self.reach, |function| {
+            let coming = function.coming();
+            function.decoded(0, Err(()));
+            coming
+        });
+        self.mapper.forget(self.target.device, coming.unwrap_or_default());
+    }
+}
+
 /// A function-level reset. With a life cycle the platform's binding makes the function anew meanwhile.
 fn reset<L: RawLock>(
     reach: &impl Reach,
@@ -119,11 +143,10 @@ fn reset<L: RawLock>(
     wiring: &impl Wiring,
     target: Target,
 ) -> Result<(), HookError> {
-    let part = Part(under_lock(reach, |function| function.bond()).flatten());
+    let bond = under_lock(reach, |function| function.bond()).flatten();
+    let mut part = Part::<_, L> { reach, bond, is_open: true, lock: PhantomData };
     let done = guarded(|| wiring.reset(target));
-    drop(part);
-    let begins = |function: &mut Function| function.begin_reset(L::current(), done.is_ok());
-    if !under_lock(reach, begins).unwrap_or(false) {
+    if !part.end(done.is_ok()) {
         return done;
     }
     let silenced = silence(reach, mapper, wiring, target);
@@ -131,13 +154,29 @@ fn reset<L: RawLock>(
     silenced
 }
 
-/// The embedder's part of a reset, which ends in any case.
-struct Part(Option<Shared<Bond>>);
+/// The embedder's part of a reset, which ends in any case; if by a panic, it has failed.
+struct Part<'a, R: Reach, L: RawLock> {
+    reach: &'a R,
+    bond: Option<Shared<Bond>>,
+    is_open: bool,
+    lock: PhantomData<fn() -> L>,
+}
 
-impl Drop for Part {
-    fn drop(&mut self) {
-        if let Some(bond) = &self.0 {
+impl<R: Reach, L: RawLock> Part<'_, R, L> {
+    /// It is done, or not. Whether what is left is to be done now.
+    fn end(&mut self, is_done: bool) -> bool {
+        self.is_open = false;
+        if let Some(bond) = &self.bond {
             bond.end_reset();
+        }
+        under_lock(self.reach, |function| function.begin_reset(L::current(), is_done)).unwrap_or(false)
+    }
+}
+
+impl<R: Reach, L: RawLock> Drop for Part<'_, R, L> {
+    fn drop(&mut self) {
+        if self.is_open {
+            self.end(false);
         }
     }
 }
@@ -150,12 +189,12 @@ pub(super) fn silence<L: RawLock>(
     wiring: &impl Wiring,
     target: Target,
 ) -> Result<(), HookError> {
-    // If it is a port no number leads through it any more.
-    mapper.buses.program(target.seen_at, [0; 3]);
-    let mut result = mapper.disable_all(wiring, target.device);
-    if result.is_ok() {
-        under_lock(reach, |function| function.unmapped(BarSet::MAX));
+    if under_lock(reach, |function| function.is_port()).unwrap_or(false) {
+        // No number leads through it any more.
+        mapper.program_port(target.seen_at, [0; 3]);
     }
+    let (stuck, mut result) = mapper.disable_all(wiring, target.device);
+    under_lock(reach, |function| function.unmapped(!stuck));
     let mut from = 0;
     while let Some((vector, after)) = under_lock(reach, |function| function.unroute_next(from)).flatten() {
         result = result.and(set_vector(reach, wiring, target, vector, VectorWork::Unroute));

@@ -151,20 +151,29 @@ impl<L: RawLock> Mapper<L> {
         Outcome { stuck, enabled: Err(error), refused }
     }
 
-    /// Disables all BARs of a device. Which are mapped all the same.
-    pub(super) fn disable_all(&self, wiring: &impl Wiring, device: Sbdf) -> Result<(), HookError> {
+    /// These BARs of a device answer no more. What is mapped of them is unmapped with the next change.
+    pub(super) fn forget(&self, device: Sbdf, bars: BarSet) {
+        let mut state = self.state.lock();
+        for bar in numbers(bars) {
+            state.map.disable(device, Bars::One(bar));
+        }
+        self.publish(&state);
+    }
+
+    /// Disables all BARs of a device. Which are mapped all the same, and why.
+    pub(super) fn disable_all(&self, wiring: &impl Wiring, device: Sbdf) -> (BarSet, Result<(), HookError>) {
         let mut state = self.state.lock();
         if state.mapper == Some(L::current()) {
-            return Err(OWN_HOOK);
+            return (BarSet::MAX, Err(OWN_HOOK));
         }
         state.map.disable(device, Bars::All);
         drop(state);
         let stuck = self.settle(wiring, device, BarSet::MAX);
         if stuck == 0 {
-            return Ok(());
+            return (0, Ok(()));
         }
         let error = self.state.lock().place(device).and_then(|place| place.error.take());
-        Err(error.unwrap_or(NOT_UNMAPPED))
+        (stuck, Err(error.unwrap_or(NOT_UNMAPPED)))
     }
 
     fn enable(

@@ -355,9 +355,14 @@ impl<D: Modelled, W: Wiring, L: RawLock> Pending<D, W, L> {
         executor::under_lock(&self.kept, |function| function.is_settled(self.asked)).unwrap_or(true)
     }
 
-    /// Returns when they have.
+    /// Returns when they have. Within a hook of this device, which they come after, at once.
     pub fn wait(self) {
         let Shared { mapper, wiring, .. } = &*self.bus.shared;
-        waiting::until(mapper, wiring, || self.is_settled());
+        let by = L::current();
+        waiting::until(mapper, wiring, || {
+            let is_over =
+                |function: &mut Function| function.is_settled(self.asked) || function.is_carried_out_by(by);
+            executor::under_lock(&self.kept, is_over).unwrap_or(true)
+        });
     }
 }

@@ -24,7 +24,8 @@ pub struct Target {
 ///   be `Busy`, and [`attach`](crate::Locked::attach) refused, and neither may be waited for. There is nothing
 ///   to attach: what these hooks set up the bus takes back through them when the binding ends.
 /// - *Order*: for one device one hook at a time, in the order of the accesses; maps and unmaps of one guest are one at
-///   a time, since one may uncover what another covered.
+///   a time, since one may uncover what another covered. So what would have a BAR of the guest mapped or unmapped cannot
+///   be done from within such a hook: it fails with EDEADLK, and is reported.
 /// - *Errors*: what could not be mapped is not decoded, and the guest reads so; what could not be unmapped or unrouted
 ///   is still there, and the model says so. What is to become of the guest the hook decides: it may stop it.
 /// - *A panic* counts as an error.
@@ -35,7 +36,7 @@ pub trait Wiring: Send + Sync {
         Err(HookError::new(Errno::EOPNOTSUPP, "nothing is mapped directly here"))
     }
 
-    /// Unmaps a piece that was mapped.
+    /// Unmaps what is mapped there: a piece that was mapped, a part of one, or several of one BAR that lie side by side.
     fn unmap(&self, device: Sbdf, piece: &Piece) -> Result<(), HookError> {
         let _ = (device, piece);
         Ok(())
@@ -72,7 +73,7 @@ pub trait Wiring: Send + Sync {
         Ok(())
     }
 
-    /// The guest has asked for a function-level reset. With a [`Lifecycle`](crate::lifecycle::Lifecycle) this is its
+    /// The guest has asked for a function-level reset; until it is done the function reads ones. With a [`Lifecycle`](crate::lifecycle::Lifecycle) this is its
     /// [`reset`](crate::lifecycle::Lifecycle::reset), which brings the registers to their initial values under the
     /// claim; without one the bus does that when this has returned.
     fn reset(&self, target: Target) -> Result<(), HookError> {

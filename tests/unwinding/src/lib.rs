@@ -3,6 +3,7 @@
 #![cfg(test)]
 
 mod machine;
+mod vpci;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
