@@ -177,12 +177,29 @@ a_virtual_function_is_given() {
     echo 0 >"$pci/devices/$ports/sriov_numvfs"
 }
 
-the_host_cannot_have_it_meanwhile() {
-    if unassignable "$network" >/tmp/refusal 2>&1; then
-        echo "it was taken from the guest"
+# Refused, and told why.
+refuses() {
+    local why=$1
+    shift
+    if "$@" >/tmp/refusal 2>&1; then
+        echo "it was done: $*"
         return 1
     fi
-    grep -F "pciback export of domain $(guest)" /tmp/refusal || { cat /tmp/refusal; return 1; }
+    grep -qF "$why" /tmp/refusal || { cat /tmp/refusal; return 1; }
+}
+
+guests_of_other_kinds_are_refused() {
+    printf 'type = "pv"\n' | make without 8 "$still"
+    printf 'type = "pvh"\n' | make pvh 8 "$still"
+    refuses "was not created with passthrough" give "$(xl domid without)" "$edu"
+    refuses "only PV guests are given devices" give "$(xl domid pvh)" "$edu"
+    same "$(xenstore-ls /local/domain/0/backend/pci 2>/dev/null)" ""
+    xl destroy without
+    xl destroy pvh
+}
+
+the_host_cannot_have_it_meanwhile() {
+    refuses "pciback export of domain $(guest)" unassignable "$network"
     same "$(driver "$network")" pciback
     guest_uses "edu network testdev"
 }
@@ -200,6 +217,7 @@ no_record_is_left() { same "$(xenstore-ls /libxl/pci 2>/dev/null)" ""; }
 check three_cards_become_assignable three_cards_become_assignable
 check the_hypervisor_is_as_simulated the_hypervisor_is_as_simulated
 check a_transaction_for_each_device_gives_a_part a_transaction_for_each_device_gives_a_part
+[ "$(cat /toolstack)" = xl ] || check guests_of_other_kinds_are_refused guests_of_other_kinds_are_refused
 check a_guest_is_made a_guest_is_made
 check it_gets_the_set_before_it_starts_and_uses_all_of_it it_gets_the_set_before_it_starts_and_uses_all_of_it
 check a_card_is_taken_while_it_runs a_card_is_taken_while_it_runs

@@ -92,7 +92,7 @@ boot() {
 }
 
 run() {
-    local limit=${PCIDEVS_LIMIT:-280} busybox xz tools
+    local limit=${PCIDEVS_LIMIT:-580} busybox xz tools
     command -v cc >/dev/null || skip "there is no C compiler"
     [ "$(uname -m)" = x86_64 ] || skip "it emulates this machine's kind, and knows x86_64"
     mkdir -p "$kept"
@@ -105,7 +105,7 @@ run() {
     cc -nostdlib -static -no-pie -Wl,-Ttext-segment=0x100000 -Wl,--build-id=none -o "$kept/still" "$here/xen/still.S"
     make_guest
     make_host
-    boot | tr -d '\r' | tee "$kept/log" | grep --line-buffered -E '^==|: (ok|FAILED)|^    ' || true
+    boot | sed -u 's|\r||g' | tee "$kept/log" | grep --line-buffered -E '^==|: (ok|FAILED)|^    ' || true
     # A machine that hangs or dies says no end.
     if grep -q ': FAILED' "$kept/log" || ! grep -q '^== end 0$' "$kept/log"; then
         echo "== failed; all that it said is in $kept/log"
