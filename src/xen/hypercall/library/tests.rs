@@ -170,7 +170,7 @@ fn only_the_version_that_is_known_is_used() -> Tested {
     let Some(library) = StandIn::new("versions")? else { return Ok(()) };
     library.fail("open", 2)?;
     assert_eq!(library.open().err(), Some(HypercallError::Unreachable { errno: Errno::ENOENT }));
-    library.fail("version", 4 << 16 | 18)?;
+    library.fail("version", 0x0004_0012)?;
     assert_eq!(library.open().err(), Some(HypercallError::UnknownVersion { major: 4, minor: 18 }));
     library.fail("version", 1)?;
     assert_eq!(library.open().err(), Some(HypercallError::Unreachable { errno: Errno::EPERM }));
