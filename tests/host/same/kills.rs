@@ -72,6 +72,15 @@ impl Kernel for Deadly<dyn Kernel> {
     fn load_module(&self, name: &str) -> Result<(), Errno> {
         self.inner.load_module(name)
     }
+
+    fn virtual_network(&self, interface: u32, number: u16) -> Result<KeptNetwork, Errno> {
+        self.inner.virtual_network(interface, number)
+    }
+
+    fn set_virtual_network(&self, interface: u32, number: u16, change: NetworkChange) -> Result<(), Errno> {
+        self.strike();
+        self.inner.set_virtual_network(interface, number, change)
+    }
 }
 
 impl Store for Deadly<dyn Store> {

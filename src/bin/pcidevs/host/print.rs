@@ -180,6 +180,7 @@ fn device(known: &HostStatus) -> Value {
         "stuck": known.stuck,
         "needs_reset": known.needs_reset,
         "managed": known.managed,
+        "network": known.network,
     })
 }
 
