@@ -68,7 +68,9 @@ fn failed(device: Sbdf, what: impl Into<String>) -> impl FnOnce(Errno) -> WriteF
 fn read(writer: &Writer, device: Sbdf) -> Result<(u32, u16, KeptNetwork), WriteFailure> {
     let keeper = keeper(writer.kernel(), device).map_err(|missing| match missing {
         Missing::NotVirtual => failed(device, "find its physical function")(Errno::ENODEV),
-        Missing::NoInterface(pf) => failed(device, format!("find a network interface of {pf}"))(Errno::ENODEV),
+        Missing::NoInterface(pf) => {
+            failed(device, format!("find a network interface of {pf}"))(Errno::ENODEV)
+        }
         Missing::Unreadable(errno) => failed(device, "find who keeps its network identity")(errno),
     })?;
     let mut answer = Err(Errno::ENODEV);

@@ -55,7 +55,8 @@ pub use manager::{
 };
 pub use name::{DriverName, GuestName, InvalidName};
 pub use network::{
-    InvalidNetwork, KeptNetwork, MacAddress, NetworkChange, NetworkIdentity, NetworkSettings, Vlan, VlanProtocol,
+    InvalidNetwork, KeptNetwork, MacAddress, NetworkChange, NetworkIdentity, NetworkSettings, Vlan,
+    VlanProtocol,
 };
 pub use operation::WriteFailure;
 pub use record::{Identity, NetworkRecord, Original, Record, Tenure};

@@ -79,8 +79,9 @@ impl FromStr for MacAddress {
 
 impl fmt::Display for MacAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [a, b, c, d, e, g] = self.0;
-        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+        let [first, rest @ ..] = self.0;
+        write!(f, "{first:02x}")?;
+        rest.iter().try_for_each(|byte| write!(f, ":{byte:02x}"))
     }
 }
 
@@ -101,10 +102,10 @@ impl From<MacAddress> for String {
 /// Which tag it is (IEEE 802.1Q, or 802.1ad's outer one).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum VlanProtocol {
-    /// 802.1Q, EtherType 0x8100.
+    /// 802.1Q, type 0x8100.
     #[default]
     Dot1q,
-    /// 802.1ad, EtherType 0x88a8.
+    /// 802.1ad, type 0x88a8.
     Dot1ad,
 }
 

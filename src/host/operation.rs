@@ -125,7 +125,13 @@ impl Drop for Current {
 
 impl Operation {
     pub(super) fn new(kind: Kind) -> Self {
-        Self { kind, guest: None, wishes: BTreeMap::new(), networks: BTreeMap::new(), state: Mutex::default() }
+        Self {
+            kind,
+            guest: None,
+            wishes: BTreeMap::new(),
+            networks: BTreeMap::new(),
+            state: Mutex::default(),
+        }
     }
 
     pub(super) fn with_guest(mut self, guest: &GuestName) -> Self {
@@ -194,12 +200,18 @@ impl Operation {
         }
     }
 
-    /// What its network identity is to be again if it stays where it was; `None` if it is that.
+    /// What its network identity is to be again if it stays where it was; `None` if it is that, or if what it was is
+    /// still to be put back, which stays so.
     pub(super) fn network_before(&self, device: Sbdf) -> Option<NetworkSettings> {
         let state = locked(&self.state);
         let member = state.members.get(&device).filter(|member| member.is_network_touched)?;
         let network = member.intent.as_ref()?.network?;
-        Some(if member.from.guest().is_some() { network.wanted } else { network.saved })
+        let was_due = member.before.as_ref().is_some_and(|before| before.network.is_some());
+        match (member.from.guest(), was_due) {
+            (Some(_), _) => Some(network.wanted),
+            (None, false) => Some(network.saved),
+            (None, true) => None,
+        }
     }
 
     pub(super) fn network_restored(&self, device: Sbdf) {

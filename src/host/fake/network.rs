@@ -27,9 +27,8 @@ impl Machine {
 
     /// The file `ifindex` of one of them.
     pub(super) fn interface_index(&self, physical_function: Sbdf, name: &str) -> Result<Vec<u8>, Errno> {
-        let is_it = |(_, one): &(&u32, &Interface)| {
-            one.physical_function == physical_function && one.name == name
-        };
+        let is_it =
+            |(_, one): &(&u32, &Interface)| one.physical_function == physical_function && one.name == name;
         let (index, _) = self.interfaces.iter().find(is_it).ok_or(Errno::ENOENT)?;
         Ok(format!("{index}\n").into_bytes())
     }
@@ -76,6 +75,13 @@ impl Fake {
         }
     }
 
+    /// Somebody gives an interface another name.
+    pub fn rename_interface(&self, index: u32, name: &str) {
+        if let Some(interface) = self.machine().interfaces.get_mut(&index) {
+            interface.name = name.into();
+        }
+    }
+
     /// What is kept of a virtual function by the first interface of its physical one; as somebody else sees it.
     pub fn kept_network(&self, device: Sbdf) -> Option<KeptNetwork> {
         let machine = self.machine();
@@ -97,12 +103,7 @@ impl Fake {
         self.machine().kept(index, number).copied()
     }
 
-    pub(super) fn change_network(
-        &self,
-        index: u32,
-        number: u16,
-        change: NetworkChange,
-    ) -> Result<(), Errno> {
+    pub(super) fn change_network(&self, index: u32, number: u16, change: NetworkChange) -> Result<(), Errno> {
         let name = self.machine().interfaces.get(&index).map(|interface| interface.name.clone());
         let name = name.ok_or(Errno::ENODEV)?;
         self.strike(&format!("ip link set {name} vf {number} {change}"))?;

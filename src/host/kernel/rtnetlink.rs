@@ -190,9 +190,8 @@ fn kept(answer: &[u8], number: u16) -> Result<KeptNetwork, Errno> {
         _ => return Err(Errno::EIO),
     };
     let functions = find(body, IFLA_VFINFO_LIST).ok_or(Errno::EOPNOTSUPP)?;
-    let is_it = |info: &&[u8]| {
-        find(info, IFLA_VF_MAC).and_then(|value| word(value, 0)) == Some(u32::from(number))
-    };
+    let is_it =
+        |info: &&[u8]| find(info, IFLA_VF_MAC).and_then(|value| word(value, 0)) == Some(u32::from(number));
     let mut infos = attributes(functions).filter(|(kind, _)| *kind == IFLA_VF_INFO).map(|(_, info)| info);
     let info = infos.find(is_it).ok_or(Errno::ENODEV)?;
     let mac = find(info, IFLA_VF_MAC).and_then(|value| value.get(4..)?.first_chunk::<6>().copied());

@@ -39,7 +39,9 @@ pub enum HostError {
     NotVirtual(Sbdf),
     /// It is to have a network identity, and its physical function has no network interface here: give that its driver
     /// and this network namespace (EOPNOTSUPP).
-    #[error("{device} has no network identity: its physical function {physical_function} has no network interface here")]
+    #[error(
+        "{device} has no network identity: its physical function {physical_function} has no network interface here"
+    )]
     NoInterface {
         /// The virtual function.
         device: Sbdf,

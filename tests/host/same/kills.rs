@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use pcidevs::host::{
-    Attachable, Directory, GroupFile, Guarding, HostManager, HostState, Kernel, LockRefused, Locked, Options,
-    Place, Recovered, Store,
+    Attachable, Directory, GroupFile, Guarding, HostManager, HostState, KeptNetwork, Kernel, LockRefused,
+    Locked, NetworkChange, Options, Place, Recovered, Store,
 };
 use pcidevs::platform::GroupId;
 use pcidevs::{Errno, Sbdf};

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use pcidevs::Sbdf;
 use pcidevs::host::{
-    Attachable, DriverChoice, Guarding, GuestName, HostError, HostManager, HostStatus, Kernel, NetworkIdentity,
-    Released, Store,
+    Attachable, DriverChoice, Guarding, GuestName, HostError, HostManager, HostStatus, Kernel,
+    NetworkIdentity, Released, Store,
 };
 
 use super::print::Report;

@@ -16,8 +16,8 @@ use std::sync::Arc;
 use pcidevs::Sbdf;
 use pcidevs::host::fake::Fake;
 use pcidevs::host::{
-    Directory, DriverType, HostManager, InvalidNetwork, Kernel, Linux, MacAddress, NetworkIdentity, Options, Root,
-    Store, Vlan,
+    Directory, DriverType, HostManager, InvalidNetwork, Kernel, Linux, MacAddress, NetworkIdentity, Options,
+    Root, Store, Vlan,
 };
 
 use crate::source::fail;
