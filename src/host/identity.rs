@@ -7,6 +7,7 @@ use super::function::{self, optional, sys};
 use super::kernel::Kernel;
 use super::network::{KeptNetwork, NetworkChange, NetworkSettings};
 use super::operation::WriteFailure;
+use super::record::NetworkRecord;
 use super::writer::Writer;
 use crate::Sbdf;
 use crate::errno::Errno;
@@ -98,6 +99,23 @@ fn missing(wanted: NetworkSettings, kept: KeptNetwork) -> impl Iterator<Item = N
     let mac = wanted.mac.filter(|mac| *mac != kept.mac).map(NetworkChange::Mac);
     let vlan = wanted.vlan.filter(|vlan| *vlan != kept.vlan).map(NetworkChange::Vlan);
     mac.into_iter().chain(vlan)
+}
+
+/// Gives a guest's settings to a device that has the host's.
+///
+/// Some drivers refuse zeros, which are what there is where nobody has set an address: it would never be put back. So
+/// that is tried first, while it changes nothing.
+pub(super) fn give(writer: &Writer, device: Sbdf, network: NetworkRecord) -> Result<(), WriteFailure> {
+    let zero = network.saved.mac.filter(|mac| mac.is_zero() && network.wanted.mac != Some(*mac));
+    if let Some(zero) = zero {
+        let (index, number, _) = read(writer, device)?;
+        let set = writer.set_virtual_network(device, index, number, NetworkChange::Mac(zero));
+        set.map_err(failed(
+            device,
+            "try whether its mac can be zero again: set one by hand before the attach",
+        ))?;
+    }
+    apply(writer, device, network.wanted)
 }
 
 /// Makes the settings so.

@@ -140,7 +140,7 @@ impl HostPlatform {
                 driver::put_on_stub(writer, device, &record.stub)?;
                 let Some(network) = operation.network(device) else { return Ok(()) };
                 operation.touches_network(device);
-                identity::apply(writer, device, network.wanted)
+                identity::give(writer, device, network)
             }
         }
     }

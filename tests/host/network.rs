@@ -322,6 +322,24 @@ fn each_virtual_function_has_its_own() {
 }
 
 #[test]
+fn what_could_not_be_put_back_is_not_taken() {
+    let fake = machine_with_virtual();
+    let manager = open(&fake);
+    let before = dump(&fake);
+    let refuses_zero = |what: &str| what.contains("mac 00:00").then_some(Mishap::Error(Errno::EINVAL));
+    fake.on_write(move |_, what| refuses_zero(what));
+    let error = attach(&manager, &[named(VF_OTHER)]).expect_err("zeros are refused");
+    assert!(error.to_string().contains("set one by hand before the attach: EINVAL"), "{error}");
+    assert_eq!((dump(&fake), state(&manager, VF_OTHER)), (before, HostState::Host));
+    assert_eq!(fake.kept_network(at(VF_OTHER)), Some(KeptNetwork::default()));
+    // With one it goes there and back.
+    fake.keep_network(at(VF_OTHER), hosts_network());
+    attach(&manager, &[named(VF_OTHER)]).expect("attached");
+    assert_eq!(release(&manager, &[VF_OTHER], "vm").returned, set(&[VF_OTHER]));
+    assert_eq!(fake.kept_network(at(VF_OTHER)), Some(hosts_network()));
+}
+
+#[test]
 fn what_somebody_has_restored_already_is_not_written_again() {
     let fake = machine_with_virtual();
     let manager = open(&fake);
