@@ -322,6 +322,16 @@ fn each_virtual_function_has_its_own() {
 }
 
 #[test]
+fn a_driver_that_only_says_that_it_has_set_it_is_not_believed() {
+    let fake = machine_with_virtual();
+    fake.deafen_interface(2);
+    let manager = open(&fake);
+    let error = attach(&manager, &[named(VF)]).expect_err("nothing is set");
+    assert!(error.to_string().contains("set its mac 52:54:00:00:00:01: it is not so: EIO"), "{error}");
+    assert_eq!((dump(&fake), state(&manager, VF)), (dump(&machine_with_virtual()), HostState::Host));
+}
+
+#[test]
 fn what_could_not_be_put_back_is_not_taken() {
     let fake = machine_with_virtual();
     let manager = open(&fake);
@@ -422,7 +432,9 @@ fn hostile_folders_name_no_keeper() {
     fake.put_link(Root::Sys, &format!("bus/pci/devices/{PF}/virtfn1"), &format!("../{VF}"));
     let manager = open(&fake);
     attach(&manager, &[named(VF)]).expect("whatever its number is");
-    assert_eq!(network_writes(&fake)[0], "ip link set enp6s0 vf 1 mac 52:54:00:00:00:01");
+    let written = network_writes(&fake);
+    assert!(written.iter().all(|line| line.starts_with("ip link set enp6s0 vf 1 ")), "{written:?}");
+    assert_eq!(written.last().expect("written"), "ip link set enp6s0 vf 1 vlan 100");
 }
 
 #[test]

@@ -75,7 +75,7 @@ impl Fake {
                 .filter_map(|number| Some((number, kernel.virtual_network(index, number).ok()?)))
                 .collect();
             let refuses = kept.is_empty().then_some(Errno::EOPNOTSUPP);
-            let interface = Interface { name, physical_function: address, kept, refuses };
+            let interface = Interface { name, physical_function: address, kept, refuses, is_deaf: false };
             self.machine().interfaces.insert(index, interface);
         }
         Ok(())

@@ -15,6 +15,8 @@ pub(super) struct Interface {
     pub(super) kept: BTreeMap<u16, KeptNetwork>,
     /// What it answers whatever it is asked.
     pub(super) refuses: Option<Errno>,
+    /// It says that it has changed something, and has not.
+    pub(super) is_deaf: bool,
 }
 
 impl Machine {
@@ -62,8 +64,13 @@ impl Fake {
     pub fn add_interface(&self, physical_function: Sbdf, name: &str) -> u32 {
         let mut machine = self.machine();
         let index = machine.interfaces.keys().next_back().map_or(2, |last| last + 1);
-        let interface =
-            Interface { name: name.into(), physical_function, kept: BTreeMap::new(), refuses: None };
+        let interface = Interface {
+            name: name.into(),
+            physical_function,
+            kept: BTreeMap::new(),
+            refuses: None,
+            is_deaf: false,
+        };
         machine.interfaces.insert(index, interface);
         index
     }
@@ -72,6 +79,13 @@ impl Fake {
     pub fn refuse_at_interface(&self, index: u32, errno: Option<Errno>) {
         if let Some(interface) = self.machine().interfaces.get_mut(&index) {
             interface.refuses = errno;
+        }
+    }
+
+    /// From now on changes at the interface have no effect, and no error.
+    pub fn deafen_interface(&self, index: u32) {
+        if let Some(interface) = self.machine().interfaces.get_mut(&index) {
+            interface.is_deaf = true;
         }
     }
 
@@ -108,8 +122,10 @@ impl Fake {
         let name = name.ok_or(Errno::ENODEV)?;
         self.strike(&format!("ip link set {name} vf {number} {change}"))?;
         let mut machine = self.machine();
+        let is_deaf = machine.interfaces.get(&index).is_some_and(|interface| interface.is_deaf);
         let kept = machine.kept(index, number)?;
         match change {
+            _ if is_deaf => {}
             NetworkChange::Mac(mac) => kept.mac = mac,
             NetworkChange::Vlan(vlan) => kept.vlan = vlan,
         }
