@@ -6,7 +6,10 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::Arc;
 
+use pcidevs::host::fake::{Fake, FakeDriver, FakeFunction};
+use pcidevs::host::{Attachable, Guarding, GuestName, HostManager, NetworkIdentity, Options, Root};
 use serde_json::Value;
 
 const CARD: &str = "0000:01:00.0";
@@ -192,4 +195,73 @@ fn an_operation_on_files_that_bind_nothing_fails_and_says_so() {
     // It is as before, so the journal has nothing to say, and there is nothing to recover.
     let ran = machine.run(&["recover"]);
     assert_eq!((ran.status, ran.out.as_str(), ran.err.as_str()), (Some(0), "", ""));
+}
+
+#[test]
+fn a_network_identity_is_of_one_virtual_function() {
+    let machine = Machine::new("network");
+    let attach = |options: &[&str]| {
+        let mut arguments = vec!["attach", "--dry-run", "--guest", "vm"];
+        arguments.extend(options);
+        machine.run(&arguments)
+    };
+    let mac = "52:54:00:00:00:01";
+    let ran = attach(&["--mac", mac, "--vlan", "5:2", CARD]);
+    assert_eq!(ran.status, Some(1), "{}", ran.err);
+    assert!(ran.err.contains("0000:01:00.0 is no virtual function"), "{}", ran.err);
+    let ran = attach(&["--vlan", "5", PORTS[0], PORTS[1]]);
+    assert_eq!(ran.status, Some(1), "{}", ran.err);
+    assert!(ran.err.contains("--mac and --vlan are of one device"), "{}", ran.err);
+    for (options, why) in [
+        (["--mac", "01:00:5e:00:00:01"], "unicast"),
+        (["--mac", "00:00:00:00:00:00"], "not zero"),
+        (["--mac", "52-54-00-00-00-01"], "six pairs"),
+        (["--vlan", "4095"], "from 0 (none) to 4094"),
+        (["--vlan", "1:8"], "from 0 to 7"),
+    ] {
+        let ran = attach(&[options[0], options[1], CARD]);
+        assert_eq!(ran.status, Some(2), "refused when it is read: {}", ran.err);
+        assert!(ran.err.contains(why), "{}", ran.err);
+    }
+}
+
+#[test]
+fn status_shows_the_network_identity_of_a_guests_virtual_function() {
+    let (pf, vf) = ("0000:05:00.0", "0000:05:10.0");
+    let fake = Fake::new();
+    fake.put_file(Root::Proc, "sys/kernel/random/boot_id", "11\n");
+    let is = FakeFunction { total_vfs: 1, ..FakeFunction::endpoint((0x8086, 0x1572), 5) };
+    fake.add_driver("ixgbe", FakeDriver { makes_vfs: true, ..FakeDriver::of(is.id) });
+    fake.add(pf.parse().expect("an address"), is);
+    fake.add_interface(pf.parse().expect("an address"), "enp5s0");
+    fake.write_as_somebody(&format!("bus/pci/devices/{pf}/sriov_numvfs"), "1").expect("switched on");
+    let opened = HostManager::open(Arc::new(fake.clone()), Arc::new(fake.clone()), Options::default());
+    let (manager, _) = opened.expect("opened");
+    let mac = "52:54:00:00:00:01".parse().expect("a MAC");
+    let identity = NetworkIdentity::new(Some(mac), Some("5:2".parse().expect("a VLAN"))).expect("good");
+    let wanted = Attachable::managed(vf.parse().expect("an address")).with_network(identity);
+    let guest = GuestName::new("pcidevs", "vm").expect("a name");
+    manager.attach(&[wanted], &guest, Guarding::On).expect("attached");
+    // The command reads what the library wrote.
+    let machine = Machine::new("network-status");
+    for name in ["journal.a", "journal.b"] {
+        if let Some(bytes) = fake.stored(name) {
+            machine.file(&format!("state/{name}"), bytes);
+        }
+    }
+    let ran = machine.run(&["status", "--json", vf]);
+    let json: Value = serde_json::from_str(&ran.out).expect("JSON");
+    let network = &json["devices"][0]["network"];
+    assert_eq!(
+        (&network["wanted"]["mac"], &network["wanted"]["vlan"]),
+        (&"52:54:00:00:00:01".into(), &"5:2".into())
+    );
+    assert_eq!(
+        (&network["saved"]["mac"], &network["saved"]["vlan"]),
+        (&"00:00:00:00:00:00".into(), &"0".into())
+    );
+    let ran = machine.run(&["status", vf]);
+    assert!(ran.out.contains("to be reset, mac 52:54:00:00:00:01, vlan 5:2"), "{}", ran.out);
+    let json: Value = serde_json::from_str(&machine.run(&["status", "--json", CARD]).out).expect("JSON");
+    assert_eq!(json["devices"][0]["network"], Value::Null);
 }

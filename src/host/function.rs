@@ -100,6 +100,17 @@ pub(super) fn virtual_functions(kernel: &dyn Kernel, device: Sbdf) -> Result<u16
     Ok(text(kernel, device, "sriov_numvfs")?.and_then(|text| text.parse().ok()).unwrap_or(0))
 }
 
+/// Which of its physical function's virtual ones it is, from 0; `None` if that one does not know it.
+pub(super) fn virtual_number(kernel: &dyn Kernel, pf: Sbdf, device: Sbdf) -> Result<Option<u16>, Errno> {
+    for number in 0..virtual_functions(kernel, pf)? {
+        let name = link_name(kernel, pf, &format!("virtfn{number}"))?;
+        if name.and_then(|name| canonical(&name)) == Some(device) {
+            return Ok(Some(number));
+        }
+    }
+    Ok(None)
+}
+
 /// Whether there is a bridge above its bus, which could reset it.
 pub(super) fn is_below_bridge(kernel: &dyn Kernel, device: Sbdf) -> Result<bool, Errno> {
     let target = optional(kernel.read_link(&sys(format!("{DEVICES}/{device}"))?))?;

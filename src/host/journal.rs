@@ -7,6 +7,8 @@
 //! {"boot_id":"…","records":[…]}
 //! ```
 //!
+//! The first number is the format: 2 if a record has a network identity, which version 1 does not know.
+//!
 //! The one with the higher number is the truth. One that is damaged leaves the other, which is older by one
 //! operation; what it does not know is on a stub and nobody's, and recovery does not touch it.
 
@@ -24,7 +26,10 @@ pub(super) type Records = BTreeMap<Sbdf, Record>;
 
 const SLOTS: [&str; 2] = ["journal.a", "journal.b"];
 const MAGIC: &str = "pcidevs-journal";
+/// What is written, if no record has what came later; so an older version reads it.
 const FORMAT: u32 = 1;
+/// What is written otherwise: records with a network identity.
+const FORMAT_WITH_NETWORK: u32 = 2;
 /// The largest journal that is read: 65,536 records of 1 KiB.
 const LARGEST: usize = 64 << 20;
 
@@ -138,8 +143,8 @@ fn decode(bytes: &[u8]) -> Slot {
         return Slot::Damaged;
     }
     match words.next().and_then(|word| word.parse().ok()) {
-        Some(FORMAT) => {}
-        Some(format) if format > FORMAT => return Slot::Newer(format),
+        Some(FORMAT | FORMAT_WITH_NETWORK) => {}
+        Some(format) if format > FORMAT_WITH_NETWORK => return Slot::Newer(format),
         _ => return Slot::Damaged,
     }
     let sequence = words.next().and_then(|word| word.parse::<u64>().ok());
@@ -164,10 +169,12 @@ impl Journal {
     /// Writes all records; if it fails the journal on disk is the one before.
     pub(super) fn save(&mut self, store: &dyn Store, boot_id: &str, records: &Records) -> Result<(), Errno> {
         let sequence = self.sequence + 1;
+        let has_network = records.values().any(|record| record.network.is_some());
+        let format = if has_network { FORMAT_WITH_NETWORK } else { FORMAT };
         let body = Body { boot_id: boot_id.into(), records: records.values().cloned().collect() };
         let body = serde_json::to_vec(&body).map_err(|_| Errno::EIO)?;
         let mut bytes =
-            format!("{MAGIC} {FORMAT} {sequence} {:016x}\n", checksum(sequence, &body)).into_bytes();
+            format!("{MAGIC} {format} {sequence} {:016x}\n", checksum(sequence, &body)).into_bytes();
         bytes.extend_from_slice(&body);
         store.replace(SLOTS[self.slot], &bytes)?;
         *self = Self { sequence, slot: 1 - self.slot };

@@ -7,10 +7,11 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `kernel` | the file interface; the running kernel behind it, and VFIO's requests, the one place with `unsafe` |
+//! | `kernel` | the file interface; the running kernel behind it, rtnetlink, and VFIO's requests, the one place with `unsafe` |
 //! | `fake` | a kernel in memory, with its rules and its errors |
 //! | `function` | what sysfs says of one function; nothing it says is believed without a check |
 //! | `name`, `driver_type`, `variant` | names; which driver is asked for; which one is the best |
+//! | `network`, `identity` | MAC address and VLAN of a virtual function; giving it one, and putting the old one back |
 //! | `guards`, `siblings` | what the host cannot do without; who shares a group |
 //! | `writer` | kernel writes with a deadline; devices that are stuck |
 //! | `driver` | putting a driver in place and taking it away |
@@ -29,10 +30,12 @@ mod driver_type;
 pub mod fake;
 mod function;
 mod guards;
+mod identity;
 mod journal;
 mod kernel;
 mod manager;
 mod name;
+mod network;
 mod operation;
 mod platform;
 mod record;
@@ -51,7 +54,11 @@ pub use manager::{
     Released, ResetPolicy, SavedDevice,
 };
 pub use name::{DriverName, GuestName, InvalidName};
+pub use network::{
+    InvalidNetwork, KeptNetwork, MacAddress, NetworkChange, NetworkIdentity, NetworkSettings, Vlan,
+    VlanProtocol,
+};
 pub use operation::WriteFailure;
-pub use record::{Identity, Original, Record, Tenure};
+pub use record::{Identity, NetworkRecord, Original, Record, Tenure};
 pub use store::{Directory, LockRefused, Locked, Store};
 pub use writer::LateEnd;

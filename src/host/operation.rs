@@ -13,10 +13,12 @@ use super::book::locked;
 use super::driver;
 use super::driver_type::DriverChoice;
 use super::function;
+use super::identity;
 use super::journal::Records;
 use super::name::{DriverName, GuestName};
+use super::network::NetworkSettings;
 use super::platform::Core;
-use super::record::{Original, Record, Tenure};
+use super::record::{NetworkRecord, Original, Record, Tenure};
 use super::variant;
 use crate::Sbdf;
 use crate::errno::Errno;
@@ -63,6 +65,7 @@ pub(super) struct Operation {
     /// The guest that gets devices.
     pub(super) guest: Option<GuestName>,
     wishes: BTreeMap<Sbdf, Wish>,
+    networks: BTreeMap<Sbdf, NetworkSettings>,
     state: Mutex<State>,
 }
 
@@ -86,6 +89,10 @@ struct Member {
     is_committed: bool,
     is_broken: bool,
     was_reset: bool,
+    /// Something may have been written of its network identity.
+    is_network_touched: bool,
+    /// Its network identity is the host's again.
+    is_network_restored: bool,
     /// Its record before, and while it is on its way.
     before: Option<Record>,
     intent: Option<Record>,
@@ -118,7 +125,13 @@ impl Drop for Current {
 
 impl Operation {
     pub(super) fn new(kind: Kind) -> Self {
-        Self { kind, guest: None, wishes: BTreeMap::new(), state: Mutex::default() }
+        Self {
+            kind,
+            guest: None,
+            wishes: BTreeMap::new(),
+            networks: BTreeMap::new(),
+            state: Mutex::default(),
+        }
     }
 
     pub(super) fn with_guest(mut self, guest: &GuestName) -> Self {
@@ -128,6 +141,12 @@ impl Operation {
 
     pub(super) fn with_wish(mut self, device: Sbdf, wish: Wish) -> Self {
         self.wishes.insert(device, wish);
+        self
+    }
+
+    /// What a device is to be on the network while its guest has it.
+    pub(super) fn with_network(mut self, device: Sbdf, wanted: NetworkSettings) -> Self {
+        self.networks.insert(device, wanted);
         self
     }
 
@@ -145,6 +164,8 @@ impl Operation {
             is_committed: false,
             is_broken: false,
             was_reset: false,
+            is_network_touched: false,
+            is_network_restored: false,
             before: None,
             intent: None,
         };
@@ -164,6 +185,38 @@ impl Operation {
     pub(super) fn was_reset(&self, device: Sbdf) {
         if let Some(member) = locked(&self.state).members.get_mut(&device) {
             member.was_reset = true;
+        }
+    }
+
+    /// The network identities that this operation moves between.
+    pub(super) fn network(&self, device: Sbdf) -> Option<NetworkRecord> {
+        locked(&self.state).members.get(&device)?.intent.as_ref()?.network
+    }
+
+    /// From here on an undo has to look at its network identity.
+    pub(super) fn touches_network(&self, device: Sbdf) {
+        if let Some(member) = locked(&self.state).members.get_mut(&device) {
+            member.is_network_touched = true;
+        }
+    }
+
+    /// What its network identity is to be again if it stays where it was; `None` if it is that, or if what it was is
+    /// still to be put back, which stays so.
+    pub(super) fn network_before(&self, device: Sbdf) -> Option<NetworkSettings> {
+        let state = locked(&self.state);
+        let member = state.members.get(&device).filter(|member| member.is_network_touched)?;
+        let network = member.intent.as_ref()?.network?;
+        let was_due = member.before.as_ref().is_some_and(|before| before.network.is_some());
+        match (member.from.guest(), was_due) {
+            (Some(_), _) => Some(network.wanted),
+            (None, false) => Some(network.saved),
+            (None, true) => None,
+        }
+    }
+
+    pub(super) fn network_restored(&self, device: Sbdf) {
+        if let Some(member) = locked(&self.state).members.get_mut(&device) {
+            member.is_network_restored = true;
         }
     }
 
@@ -199,10 +252,12 @@ impl Operation {
         let known = core.book.records();
         let mut intents = Vec::new();
         for device in &new {
-            intents.push(match known.get(device) {
+            let record = match known.get(device) {
                 Some(record) => Record { intent: true, ..record.clone() },
                 None => self.first_record(core, *device)?,
-            });
+            };
+            let network = self.intended_network(core, *device, record.network)?;
+            intents.push(Record { network, ..record });
         }
         let saved = core.book.change(|records| {
             for record in &intents {
@@ -218,6 +273,28 @@ impl Operation {
             }
         }
         Ok(())
+    }
+
+    /// Both network identities, before the first write. What is still to be put back after an earlier guest is what is
+    /// put back after this one.
+    fn intended_network(
+        &self,
+        core: &Core,
+        device: Sbdf,
+        due: Option<NetworkRecord>,
+    ) -> Result<Option<NetworkRecord>, WriteFailure> {
+        if self.course(device).is_none_or(|(_, to)| to.guest().is_none()) {
+            return Ok(due);
+        }
+        let Some(wanted) = self.networks.get(&device) else {
+            return Ok(due.map(|NetworkRecord { saved, .. }| NetworkRecord { wanted: saved, saved }));
+        };
+        let kept = identity::kept(&core.writer, device, *wanted)?;
+        let due = due.map(|due| due.saved).unwrap_or_default();
+        Ok(Some(NetworkRecord {
+            wanted: NetworkSettings { mac: wanted.mac.or(due.mac), vlan: wanted.vlan.or(due.vlan) },
+            saved: NetworkSettings { mac: due.mac.or(kept.mac), vlan: due.vlan.or(kept.vlan) },
+        }))
     }
 
     /// What the host has now, and shall have again.
@@ -248,6 +325,7 @@ impl Operation {
             giving_back: false,
             intent: true,
             broken: None,
+            network: None,
         })
     }
 
@@ -286,6 +364,12 @@ impl Operation {
         };
         record.used = matches!(member.to, Owner::Guest(_)) || record.used && !member.was_reset;
         (record.intent, record.broken) = (false, None);
+        // What could not be put back stays due; a guest that was promised nothing has the host's.
+        let is_over = match member.to {
+            Owner::Guest(_) => !self.networks.contains_key(&device),
+            _ => member.is_network_restored,
+        };
+        record.network = record.network.filter(|_| !is_over);
         // What an attach took from the host waits from here on to go back there.
         record.giving_back = match (member.from, member.to) {
             (Owner::Guest(_), Owner::Quarantine) => record.managed,

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use super::book::{Book, locked};
 use super::driver;
 use super::function;
+use super::identity;
 use super::kernel::Kernel;
 use super::manager::ResetPolicy;
 use super::name::DriverName;
@@ -30,6 +31,7 @@ use crate::{Sbdf, platform};
 
 pub(super) const UNBIND: &str = "taking it from its driver failed";
 pub(super) const BIND: &str = "binding its driver failed";
+pub(super) const NETWORK: &str = "its network identity cannot be set";
 const MASTERING: &str = "its bus mastering does not go off";
 const STUCK: &str = "a kernel write on it has not returned";
 
@@ -115,17 +117,41 @@ impl HostPlatform {
         let writer = &self.core.writer;
         let leaves_guest = operation.course(device).is_some_and(|(from, _)| from.guest().is_some());
         match owner {
-            Owner::Host => driver::give_to_host(writer, device, record.group, &record.original),
+            Owner::Host => {
+                // Before its driver, which reads it.
+                self.restore_network(operation, device)?;
+                driver::give_to_host(writer, device, record.group, &record.original)
+            }
             Owner::Quarantine => {
                 // It comes from its stub. What the guest still has open may be stuck in somebody's unbind, and then so
                 // would be whoever asks for its driver.
                 if !leaves_guest || !record.group.is_some_and(|group| driver::is_open(writer, group)) {
                     driver::put_on_stub(writer, device, &record.stub)?;
                 }
-                self.core.stop_mastering(device)
+                self.core.stop_mastering(device)?;
+                match self.restore_network(operation, device) {
+                    // A guest gets rid of its device. What is still due nobody else gets it without.
+                    Err(failure) if leaves_guest => operation.fail(failure),
+                    restored => restored?,
+                }
+                Ok(())
             }
-            _ => driver::put_on_stub(writer, device, &record.stub),
+            _ => {
+                driver::put_on_stub(writer, device, &record.stub)?;
+                let Some(network) = operation.network(device) else { return Ok(()) };
+                operation.touches_network(device);
+                identity::give(writer, device, network)
+            }
         }
+    }
+
+    /// The network identity that the host had given it.
+    fn restore_network(&self, operation: &Operation, device: Sbdf) -> Result<(), WriteFailure> {
+        let Some(network) = operation.network(device) else { return Ok(()) };
+        operation.touches_network(device);
+        identity::apply(&self.core.writer, device, network.saved)?;
+        operation.network_restored(device);
+        Ok(())
     }
 
     /// What its reset reaches, as the kernel says; `None` if it has none and policy allows that.
@@ -284,7 +310,12 @@ impl Platform for HostPlatform {
             .map_err(|failure| hook(&operation, failure, "the journal cannot be written"))?;
         let taken = driver::put_on_stub(&self.core.writer, device, &record.stub);
         let stopped = taken.and_then(|()| self.core.stop_mastering(device));
-        stopped.map(|()| true).map_err(|failure| hook(&operation, failure, MASTERING))
+        stopped.map_err(|failure| hook(&operation, failure, MASTERING))?;
+        if matches!(operation.kind, Kind::Repair) {
+            let restored = self.restore_network(&operation, device);
+            restored.map_err(|failure| hook(&operation, failure, NETWORK))?;
+        }
+        Ok(true)
     }
 
     fn set_ats(&self, _: Sbdf, _: Switch) -> Result<(), HookError> {

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::name::{DriverName, GuestName};
+use super::network::NetworkSettings;
 use crate::Sbdf;
 use crate::platform::GroupId;
 
@@ -51,6 +52,16 @@ pub enum Tenure {
     Guest(GuestName),
 }
 
+/// The network identity of a virtual function while a guest's is in place, or the host's is still to be put back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkRecord {
+    /// What it is with its guest.
+    pub wanted: NetworkSettings,
+    /// What it was before, of the same settings, and is with anybody else.
+    pub saved: NetworkSettings,
+}
+
 /// One device that is not simply the host's.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -83,6 +94,9 @@ pub struct Record {
     pub intent: bool,
     /// Why it is broken.
     pub broken: Option<String>,
+    /// Its network identity, if a guest's was asked for. In quarantine: the one before is still to be put back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<NetworkRecord>,
 }
 
 /// Addresses stand in the journal as text.

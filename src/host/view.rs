@@ -6,8 +6,9 @@
 use std::sync::Arc;
 
 use super::driver;
+use super::identity;
 use super::operation::{Current, Kind, Operation, WriteFailure};
-use super::platform::{BIND, Core, UNBIND, hook};
+use super::platform::{BIND, Core, NETWORK, UNBIND, hook};
 use crate::Sbdf;
 use crate::platform::{Attachment, AttachmentKind, Claimed, Hardware, HookError};
 
@@ -97,9 +98,13 @@ impl Attachment<()> for View {
 
     fn redo(&mut self, device: &dyn Claimed<()>) -> Result<(), HookError> {
         let Some(operation) = Self::operation(device.address()) else { return Ok(()) };
-        self.put_in_place(&operation, device.address()).map_err(|failure| {
-            operation.breaks(device.address());
-            hook(&operation, failure, BIND)
-        })
+        let at = device.address();
+        // Before the driver, which reads it. If one of the two fails the other is put back all the same.
+        let network = operation.network_before(at);
+        let network = network.map_or(Ok(()), |before| identity::apply(&self.core.writer, at, before));
+        let network = network.map_err(|failure| hook(&operation, failure, NETWORK));
+        let placed = self.put_in_place(&operation, at);
+        let placed = placed.map_err(|failure| hook(&operation, failure, BIND));
+        network.and(placed).inspect_err(|_| operation.breaks(at))
     }
 }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::book::locked;
 use super::kernel::{Kernel, Place};
+use super::network::{KeptNetwork, NetworkChange};
 use crate::Sbdf;
 use crate::errno::Errno;
 use crate::platform::GroupId;
@@ -69,15 +70,47 @@ impl Writer {
 
     /// Reads a file of a device that may block, as `driver_override` does on some kernels.
     pub(super) fn read(&self, device: Sbdf, place: Place, limit: usize) -> Result<Vec<u8>, Errno> {
-        let what = format!("read {place}");
-        let (content, read) = mpsc::channel();
+        self.ask(device, format!("read {place}"), move |kernel| kernel.read(&place, limit))
+    }
+
+    /// What an interface keeps of a device, which is its virtual function of this number. The kernel has one lock for
+    /// all interfaces.
+    pub(super) fn virtual_network(
+        &self,
+        device: Sbdf,
+        interface: u32,
+        number: u16,
+    ) -> Result<KeptNetwork, Errno> {
+        let what = format!("read virtual function {number} of interface {interface}");
+        self.ask(device, what, move |kernel| kernel.virtual_network(interface, number))
+    }
+
+    /// Changes that.
+    pub(super) fn set_virtual_network(
+        &self,
+        device: Sbdf,
+        interface: u32,
+        number: u16,
+        change: NetworkChange,
+    ) -> Result<(), Errno> {
+        let what = format!("set {change} of virtual function {number} of interface {interface}");
+        self.run(device, what, move |kernel| kernel.set_virtual_network(interface, number, change))
+    }
+
+    fn ask<R: Send + 'static>(
+        &self,
+        device: Sbdf,
+        what: String,
+        question: impl FnOnce(&dyn Kernel) -> Result<R, Errno> + Send + 'static,
+    ) -> Result<R, Errno> {
+        let (answer, answered) = mpsc::channel();
         self.run(device, what, move |kernel| {
-            let bytes = kernel.read(&place, limit)?;
+            let found = question(kernel)?;
             // Nobody waits for it any more if this fails.
-            let _late = content.send(bytes);
+            let _late = answer.send(found);
             Ok(())
         })?;
-        read.try_recv().map_err(|_| Errno::EIO)
+        answered.try_recv().map_err(|_| Errno::EIO)
     }
 
     fn run(

@@ -7,12 +7,14 @@ use pcidevs::host::fake::{Fake, Mishap};
 use pcidevs::host::{Attachable, DriverType, Guarding, HostManager, HostState, Options};
 
 use crate::scaffold::{
-    CARD, OTHER, PORTS, at, attach_managed, check, detach, dump, guest, machine, reopen, set, states,
+    CARD, OTHER, PORTS, VF, at, attach_managed, check, detach, dump, guest, guests_network, machine,
+    machine_with_virtual, reopen, set, states,
 };
 
 /// One operation that is cut off.
 struct Case {
     name: &'static str,
+    machine: fn() -> Fake,
     /// What was there before.
     prepare: fn(&Fake, &HostManager),
     /// What is cut off.
@@ -23,42 +25,54 @@ fn wanted(texts: &[&str]) -> Vec<Attachable> {
     set(texts).into_iter().map(Attachable::managed).collect()
 }
 
+/// A virtual function that is to be somebody on the network.
+fn named() -> [Attachable; 1] {
+    [Attachable::managed(at(VF)).with_network(guests_network())]
+}
+
 /// Whether it succeeds shows in what it leaves; a process that is killed reports nothing.
 fn ignore<T, E>(_: Result<T, E>) {}
 
 const CASES: &[Case] = &[
     Case {
         name: "detach",
+        machine,
         prepare: |_, _| {},
         act: |manager| ignore(manager.detach(&set(&[CARD, OTHER]), &DriverType::Default, Guarding::On)),
     },
     Case {
         name: "managed attach",
+        machine,
         prepare: |_, _| {},
         act: |manager| ignore(manager.attach(&wanted(&PORTS), &guest("vm"), Guarding::On)),
     },
     Case {
         name: "attach of a detached and a managed one",
+        machine,
         prepare: |_, manager| detach(manager, &[OTHER]),
         act: |manager| ignore(manager.attach(&wanted(&[CARD, OTHER]), &guest("vm"), Guarding::On)),
     },
     Case {
         name: "release of managed ones",
+        machine,
         prepare: |_, manager| attach_managed(manager, &PORTS, "vm"),
         act: |manager| ignore(manager.release(&set(&PORTS), &guest("vm"))),
     },
     Case {
         name: "release of one of a group",
+        machine,
         prepare: |_, manager| attach_managed(manager, &PORTS, "vm"),
         act: |manager| ignore(manager.release(&set(&PORTS[..1]), &guest("vm"))),
     },
     Case {
         name: "reattach",
+        machine,
         prepare: |_, manager| detach(manager, &[CARD, PORTS[0], PORTS[1]]),
         act: |manager| ignore(manager.reattach(&set(&[CARD, PORTS[0], PORTS[1]]))),
     },
     Case {
         name: "adopt",
+        machine,
         prepare: |fake, _| {
             let place = format!("bus/pci/devices/{CARD}/driver_override");
             fake.write_as_somebody(&place, "vfio-pci").expect("written");
@@ -69,6 +83,7 @@ const CASES: &[Case] = &[
     },
     Case {
         name: "repair",
+        machine,
         prepare: |fake, manager| {
             // Its probe and its undo fail.
             let binds = |what: &str| what.contains("drivers_probe") || what.contains("/bind");
@@ -81,8 +96,27 @@ const CASES: &[Case] = &[
     },
     Case {
         name: "reset",
+        machine,
         prepare: |_, manager| detach(manager, &[CARD]),
         act: |manager| ignore(manager.reset(at(CARD))),
+    },
+    Case {
+        name: "managed attach with a network identity",
+        machine: machine_with_virtual,
+        prepare: |_, _| {},
+        act: |manager| ignore(manager.attach(&named(), &guest("vm"), Guarding::On)),
+    },
+    Case {
+        name: "attach of a detached one with a network identity",
+        machine: machine_with_virtual,
+        prepare: |_, manager| detach(manager, &[VF]),
+        act: |manager| ignore(manager.attach(&named(), &guest("vm"), Guarding::On)),
+    },
+    Case {
+        name: "release of one with a network identity",
+        machine: machine_with_virtual,
+        prepare: |_, manager| manager.attach(&named(), &guest("vm"), Guarding::On).expect("attached"),
+        act: |manager| ignore(manager.release(&set(&[VF]), &guest("vm"))),
     },
 ];
 
@@ -107,7 +141,7 @@ fn recover(fake: &Fake) {
 
 /// The machine before the operation, and what there is to see of it.
 fn prepared(case: &Case) -> (Fake, Vec<String>, Vec<String>) {
-    let fake = machine();
+    let fake = (case.machine)();
     let (manager, _) = reopen(&fake);
     (case.prepare)(&fake, &manager);
     let before = (dump(&fake), states(&manager));
@@ -157,9 +191,9 @@ fn after(case: &Case) -> Vec<String> {
 
 #[test]
 fn a_kill_at_any_write_ends_in_a_safe_state() {
-    let original = dump(&machine());
     let mut kills = 0;
     for case in CASES {
+        let original = dump(&(case.machine)());
         let after = after(case);
         for write in 1.. {
             let (fake, _, before) = prepared(case);
@@ -185,9 +219,9 @@ fn a_kill_at_any_write_ends_in_a_safe_state() {
 
 #[test]
 fn a_kill_in_the_recovery_after_a_kill_ends_in_a_safe_state() {
-    let original = dump(&machine());
     let mut kills = 0;
     for case in CASES {
+        let original = dump(&(case.machine)());
         let after = after(case);
         for write in 1.. {
             let mut is_first = true;

@@ -91,7 +91,7 @@ fn a_damaged_journal_leaves_the_last_good_one() {
 fn without_a_good_journal_nothing_is_written_and_nobody_is_rebound() {
     let cases: [(&[u8], JournalDamage); 3] = [
         (b"", JournalDamage::Unusable),
-        (b"pcidevs-journal 2 9 0\n{}", JournalDamage::Newer(2)),
+        (b"pcidevs-journal 3 9 0\n{}", JournalDamage::Newer(3)),
         (&[0xff; 4096], JournalDamage::Unusable),
     ];
     for (bytes, expected) in cases {

@@ -5,7 +5,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use pcidevs::Errno;
-use pcidevs::host::{Directory, Kernel, Linux, LockRefused, Place, Root, Store};
+use pcidevs::host::{Directory, Kernel, Linux, LockRefused, NetworkChange, Place, Root, Store};
 
 /// A folder of its own that goes with the test.
 struct Folder(PathBuf);
@@ -108,4 +108,29 @@ fn a_store_has_one_user_at_a_time_and_names_him() {
     assert_eq!(second, Err(LockRefused::Taken("pid 1 of boot x\\n".into())));
     drop(locked);
     store.lock("pid 2").map(drop).expect("unlocked");
+}
+
+/// The loopback interface is the first one everywhere, and no card.
+#[test]
+fn an_interface_without_virtual_functions_says_so_over_rtnetlink() {
+    let kernel = Linux::new();
+    assert_eq!(kernel.virtual_network(1, 0), Err(Errno::EOPNOTSUPP));
+    assert_eq!(kernel.virtual_network(0x7fff_fff0, 0), Err(Errno::ENODEV));
+    let mac = NetworkChange::Mac("52:54:00:00:00:01".parse().expect("a MAC"));
+    let vlans = ["5:2", "5:2:802.1ad"].map(|text| NetworkChange::Vlan(text.parse().expect("a VLAN")));
+    for change in [mac, vlans[0], vlans[1]] {
+        // EINVAL would say that the message makes no sense; EPERM is for who may not set anything.
+        let set = kernel.set_virtual_network(1, 0, change);
+        assert!(matches!(set, Err(Errno::EOPNOTSUPP | Errno::EPERM)), "{change}: {set:?}");
+    }
+}
+
+/// Its numbers are those of another machine's interfaces.
+#[test]
+fn a_copied_tree_does_not_ask_the_running_kernel() {
+    let folder = Folder::new("network");
+    let kernel = Linux::new().with_root(Root::Sys, folder.path());
+    assert_eq!(kernel.virtual_network(0x7fff_fff0, 0), Err(Errno::EOPNOTSUPP));
+    let mac = NetworkChange::Mac("52:54:00:00:00:01".parse().expect("a MAC"));
+    assert_eq!(kernel.set_virtual_network(0x7fff_fff0, 0, mac), Err(Errno::EOPNOTSUPP));
 }

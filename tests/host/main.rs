@@ -13,6 +13,7 @@ mod hostile;
 mod journal;
 mod linux;
 mod meddling;
+mod network;
 mod ownership;
 mod random;
 mod recovery;

@@ -6,7 +6,10 @@ use pcidevs::{Errno, Sbdf};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
-use crate::scaffold::{CARD, NIC, OTHER, PORTS, STAYS, at, check, dump, guest, machine, reopen, states};
+use crate::scaffold::{
+    CARD, NIC, OTHER, PORTS, STAYS, VF, at, check, dump, guest, guests_network, machine_with_virtual, reopen,
+    states,
+};
 
 const OPERATIONS: usize = 10_000;
 const ERRORS: [Errno; 5] = [Errno::EBUSY, Errno::EIO, Errno::EACCES, Errno::ENODEV, Errno::ENOSPC];
@@ -22,9 +25,13 @@ fn operate(manager: &HostManager, random: &mut SmallRng, devices: &[Sbdf]) -> bo
     match random.random_range(0..10) {
         0 | 1 => manager.detach(&some, &DriverType::Default, Guarding::On).is_ok(),
         2 | 3 => {
-            let wanted = some.iter().map(|device| match random.random_range(0..2) {
-                0 => Attachable::managed(*device),
-                _ => Attachable::detached(*device),
+            let wanted = some.iter().map(|device| {
+                let wanted = match random.random_range(0..2) {
+                    0 => Attachable::managed(*device),
+                    _ => Attachable::detached(*device),
+                };
+                let is_named = *device == at(VF) && random.random_range(0..4) > 0;
+                if is_named { wanted.with_network(guests_network()) } else { wanted }
             });
             manager.attach(&wanted.collect::<Vec<_>>(), &name, Guarding::On).is_ok()
         }
@@ -44,11 +51,11 @@ fn operate(manager: &HostManager, random: &mut SmallRng, devices: &[Sbdf]) -> bo
 
 #[test]
 fn ten_thousand_operations_with_faults_end_with_nothing_left() {
-    let fake = machine();
+    let fake = machine_with_virtual();
     let vanishing = at("0000:05:00.0");
     fake.add(vanishing, FakeFunction::endpoint(NIC, 20));
     let original = dump(&fake);
-    let mut devices: Vec<Sbdf> = [CARD, OTHER, STAYS].into_iter().chain(PORTS).map(at).collect();
+    let mut devices: Vec<Sbdf> = [CARD, OTHER, STAYS, VF].into_iter().chain(PORTS).map(at).collect();
     devices.push(vanishing);
     let mut random = SmallRng::seed_from_u64(20);
     let (mut manager, _) = reopen(&fake);
@@ -111,7 +118,7 @@ fn ten_thousand_operations_with_faults_end_with_nothing_left() {
     }
     let released = manager.reattach(&devices).expect("reattached");
     assert!(released.failed.is_empty() && released.deferred.is_empty(), "{released:?}");
-    assert_eq!(dump(&fake), original, "drivers and overrides");
+    assert_eq!(dump(&fake), original, "drivers, overrides, network identities");
     assert!(devices.iter().all(|device| manager.record(*device).is_none()), "records");
     assert_eq!(manager.uses(), uses, "counts");
     drop(manager);
@@ -126,9 +133,9 @@ fn ten_thousand_operations_with_faults_end_with_nothing_left() {
 
 #[test]
 fn four_clients_at_once_with_faults_end_with_nothing_left() {
-    let fake = machine();
+    let fake = machine_with_virtual();
     let original = dump(&fake);
-    let devices: Vec<Sbdf> = [CARD, OTHER, STAYS].into_iter().chain(PORTS).map(at).collect();
+    let devices: Vec<Sbdf> = [CARD, OTHER, STAYS, VF].into_iter().chain(PORTS).map(at).collect();
     let (manager, _) = reopen(&fake);
     let mut faults = SmallRng::seed_from_u64(7);
     fake.on_write(move |_, _| {

@@ -273,6 +273,7 @@ impl Fake {
             for vf in virtuals(now) {
                 machine.functions.remove(&vf);
             }
+            machine.forget_kept(address);
         }
         for (vf, n) in virtuals(wanted).zip(1..) {
             let is = FakeFunction {

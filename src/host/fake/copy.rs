@@ -1,8 +1,10 @@
 //! A copy of a real machine, to try things on: what an operation would write is what it writes to the copy.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::function::Function;
+use super::network::Interface;
 use super::{Fake, FakeDriver, FakeFunction};
 use crate::Sbdf;
 use crate::errno::Errno;
@@ -12,8 +14,16 @@ use crate::host::name::DriverName;
 use crate::host::store::Store;
 
 /// Files of a function that are copied as they are.
-const AS_THEY_ARE: [&str; 7] =
-    ["subsystem_vendor", "subsystem_device", "modalias", "numa_node", "revision", "resource", "irq"];
+const AS_THEY_ARE: [&str; 8] = [
+    "subsystem_vendor",
+    "subsystem_device",
+    "modalias",
+    "numa_node",
+    "revision",
+    "resource",
+    "irq",
+    "sriov_numvfs",
+];
 /// The files of a store.
 const STORED: [&str; 2] = ["journal.a", "journal.b"];
 
@@ -47,6 +57,30 @@ impl Fake {
         Ok(fake)
     }
 
+    /// Its virtual functions, its network interfaces, and what these keep of those.
+    fn copy_networks(&self, kernel: &dyn Kernel, address: Sbdf) -> Result<(), Errno> {
+        let count = function::virtual_functions(kernel, address)?;
+        for number in 0..count {
+            let place = function::place(address, &format!("virtfn{number}"))?;
+            if let Some(target) = function::optional(kernel.read_link(&place))? {
+                self.put_link(Root::Sys, place.path(), &target);
+            }
+        }
+        let folder = function::place(address, "net")?;
+        for name in function::optional(kernel.list(&folder, 1024))?.unwrap_or_default() {
+            let index = function::text(kernel, address, &format!("net/{name}/ifindex"))?;
+            let Some(index) = index.and_then(|index| index.parse::<u32>().ok()) else { continue };
+            // What cannot be read the copy refuses as well.
+            let kept: BTreeMap<_, _> = (0..count)
+                .filter_map(|number| Some((number, kernel.virtual_network(index, number).ok()?)))
+                .collect();
+            let refuses = kept.is_empty().then_some(Errno::EOPNOTSUPP);
+            let interface = Interface { name, physical_function: address, kept, refuses, is_deaf: false };
+            self.machine().interfaces.insert(index, interface);
+        }
+        Ok(())
+    }
+
     fn copy(&self, kernel: &dyn Kernel, address: Sbdf) -> Result<(), Errno> {
         let identity = function::identity(kernel, address)?;
         let mut config = vec![0; 4096];
@@ -69,6 +103,7 @@ impl Fake {
                 self.put_file(Root::Sys, place.path(), format!("{text}\n"));
             }
         }
+        self.copy_networks(kernel, address)?;
         let driver = function::driver(kernel, address)?;
         let driver_override = function::text(kernel, address, "driver_override")?;
         let driver_override = driver_override.filter(|text| !text.is_empty() && text != "(null)");

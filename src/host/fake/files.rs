@@ -9,6 +9,7 @@ use super::{Content, Fake, Machine};
 use crate::Sbdf;
 use crate::errno::Errno;
 use crate::host::kernel::{GroupFile, Kernel, Place, Root};
+use crate::host::network::{KeptNetwork, NetworkChange};
 use crate::platform::GroupId;
 
 /// A folder's file names a function.
@@ -51,6 +52,10 @@ impl Machine {
                 format!("{}\n", function.is.total_vfs).into_bytes()
             }
             "config" => function.is.config.clone(),
+            file if file.starts_with("net/") => {
+                let name = file.strip_prefix("net/").and_then(|rest| rest.strip_suffix("/ifindex"));
+                self.interface_index(address, name.ok_or(Errno::ENOENT)?)?
+            }
             _ => return Err(Errno::ENOENT),
         })
     }
@@ -90,6 +95,9 @@ impl Machine {
         }
         if path == "bus/pci/drivers" {
             return Ok(self.drivers.keys().cloned().collect());
+        }
+        if let Some((address, "net")) = split(path) {
+            return self.interface_names(address);
         }
         let group = path.strip_prefix("kernel/iommu_groups/").and_then(|rest| rest.strip_suffix("/devices"));
         let group: u32 = group.and_then(|group| group.parse().ok()).ok_or(Errno::ENOENT)?;
@@ -309,6 +317,14 @@ impl Kernel for Fake {
         let driver = machine.modules.get(name).cloned().ok_or(Errno::ENOENT)?;
         machine.drivers.insert(name.into(), driver);
         Ok(())
+    }
+
+    fn virtual_network(&self, interface: u32, number: u16) -> Result<KeptNetwork, Errno> {
+        self.read_network(interface, number)
+    }
+
+    fn set_virtual_network(&self, interface: u32, number: u16, change: NetworkChange) -> Result<(), Errno> {
+        self.change_network(interface, number, change)
     }
 }
 

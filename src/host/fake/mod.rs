@@ -12,6 +12,7 @@
 //! | `files` | which file is which |
 //! | `pciback` | xen-pciback and its lists |
 //! | `script` | writes that fail, crashes, and what was written |
+//! | `network` | interfaces, and what they keep of virtual functions |
 //! | `disk` | the store |
 //! | `copy` | a copy of a real machine, to try things on |
 
@@ -20,6 +21,7 @@ mod copy;
 mod disk;
 mod files;
 mod function;
+mod network;
 mod pciback;
 mod script;
 
@@ -83,6 +85,8 @@ struct Machine {
     /// What a test has put somewhere: it is there whatever the machine says.
     files: BTreeMap<(Root, String), Content>,
     pciback: pciback::Pciback,
+    /// Network interfaces, by index.
+    interfaces: BTreeMap<u32, network::Interface>,
 }
 
 /// What a test has put at a place.

@@ -3,13 +3,15 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use super::rtnetlink;
 use super::vfio;
 use super::{GroupFile, Kernel, Place, Root};
 use crate::Sbdf;
 use crate::errno::Errno;
+use crate::host::network::{KeptNetwork, NetworkChange};
 use crate::platform::GroupId;
 
 /// `O_NONBLOCK`, the same on every architecture that has VFIO: keeps the opening of a pipe in a copied tree from
@@ -58,6 +60,11 @@ impl Linux {
             Root::Modules => &self.modules,
         };
         root.join(place.path())
+    }
+
+    /// A copied tree has interfaces of another machine; the sockets here are this one's.
+    fn check_running(&self) -> Result<(), Errno> {
+        if self.sys == Path::new("/sys") { Ok(()) } else { Err(Errno::EOPNOTSUPP) }
     }
 
     fn open_to_read(&self, place: &Place) -> Result<File, Errno> {
@@ -150,5 +157,15 @@ impl Kernel for Linux {
             Ok(_) => Err(Errno::ENOENT),
             Err(error) => Err(errno(error)),
         }
+    }
+
+    fn virtual_network(&self, interface: u32, number: u16) -> Result<KeptNetwork, Errno> {
+        self.check_running()?;
+        rtnetlink::virtual_network(interface, number)
+    }
+
+    fn set_virtual_network(&self, interface: u32, number: u16, change: NetworkChange) -> Result<(), Errno> {
+        self.check_running()?;
+        rtnetlink::set_virtual_network(interface, number, change)
     }
 }

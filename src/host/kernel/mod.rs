@@ -1,9 +1,11 @@
-//! What the host manager asks of a kernel: reading and writing small files below four folders.
+//! What the host manager asks of a kernel: reading and writing small files below four folders, and the little that has
+//! no file.
 //!
 //! Everything goes through here, so that the same manager, and the same tests, run on a kernel in memory and on a
 //! real one. A [`Place`] cannot lead out of its folder; what is read is bounded; errors are the kernel's numbers.
 
 mod linux;
+mod rtnetlink;
 mod vfio;
 
 use std::fmt;
@@ -11,6 +13,7 @@ use std::fmt;
 pub use linux::Linux;
 pub(crate) use linux::errno;
 
+use super::network::{KeptNetwork, NetworkChange};
 use crate::Sbdf;
 use crate::errno::Errno;
 use crate::platform::GroupId;
@@ -113,4 +116,11 @@ pub trait Kernel: Send + Sync + 'static {
 
     /// Loads a module.
     fn load_module(&self, name: &str) -> Result<(), Errno>;
+
+    /// What the network interface with this index keeps of virtual function `number` of its card, counted from 0.
+    /// EOPNOTSUPP if its driver keeps nothing, ENODEV if there is no such interface or function.
+    fn virtual_network(&self, interface: u32, number: u16) -> Result<KeptNetwork, Errno>;
+
+    /// Changes that. EOPNOTSUPP if its driver cannot.
+    fn set_virtual_network(&self, interface: u32, number: u16, change: NetworkChange) -> Result<(), Errno>;
 }

@@ -7,8 +7,10 @@ use crate::Sbdf;
 use crate::host::driver;
 use crate::host::driver_type::{DriverChoice, DriverType};
 use crate::host::function;
+use crate::host::identity::{self, Missing};
 use crate::host::journal::Records;
 use crate::host::name::{DriverName, GuestName};
+use crate::host::network::{NetworkIdentity, NetworkSettings};
 use crate::host::operation::{Kind, Operation, Wish};
 use crate::host::record::Tenure;
 use crate::host::siblings;
@@ -23,17 +25,26 @@ pub struct Attachable {
     pub managed: bool,
     /// The driver it shall have.
     pub driver: DriverChoice,
+    /// What it is to be on the network, if it is a virtual function of a network card; the host's comes back with the
+    /// release. Without one nothing of that is read or written.
+    pub network: Option<NetworkIdentity>,
 }
 
 impl Attachable {
     /// A device that comes from the host and goes back there.
     pub fn managed(address: Sbdf) -> Self {
-        Self { address, managed: true, driver: DriverChoice::default() }
+        Self { address, managed: true, driver: DriverChoice::default(), network: None }
     }
 
     /// A device that was detached before.
     pub fn detached(address: Sbdf) -> Self {
-        Self { address, managed: false, driver: DriverChoice::default() }
+        Self { address, managed: false, driver: DriverChoice::default(), network: None }
+    }
+
+    /// The same device, with this identity on the network.
+    #[must_use]
+    pub fn with_network(self, identity: NetworkIdentity) -> Self {
+        Self { network: Some(identity), ..self }
     }
 }
 
@@ -46,6 +57,9 @@ pub struct SavedDevice {
     pub managed: bool,
     /// The driver it is on.
     pub driver: DriverName,
+    /// What it is on the network, if that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<NetworkIdentity>,
 }
 
 impl HostManager {
@@ -88,6 +102,10 @@ impl HostManager {
                 }
                 Some(record) => self.check_still_ours(record)?,
             }
+            if let Some(settings) = wanted.network.map(NetworkIdentity::settings).filter(is_any) {
+                self.check_has_network(device)?;
+                operation = operation.with_network(device, settings);
+            }
         }
         if guard == Guarding::On {
             self.check_guards(&hosts)?;
@@ -96,6 +114,18 @@ impl HostManager {
         let number = self.number_or_new(guest)?;
         self.carry_out(operation, |engine| engine.assign(&members(&addresses), number))?;
         Ok(())
+    }
+
+    /// Somebody keeps its network identity: its physical function is a network card that the host has.
+    fn check_has_network(&self, device: Sbdf) -> Result<(), HostError> {
+        match identity::keeper(self.kernel(), device) {
+            Ok(_) => Ok(()),
+            Err(Missing::NotVirtual) => Err(HostError::NotVirtual(device)),
+            Err(Missing::NoInterface(pf)) => Err(HostError::NoInterface { device, physical_function: pf }),
+            Err(Missing::Unreadable(errno)) => {
+                Err(HostError::Unreadable { what: "look for who keeps its network identity", errno })
+            }
+        }
     }
 
     /// A detached device that somebody has bound to a host driver since is in use there.
@@ -143,9 +173,15 @@ impl HostManager {
             address: record.address.to_string(),
             managed: record.managed,
             driver: record.stub.clone(),
+            network: record.network.and_then(|network| NetworkIdentity::try_from(network.wanted).ok()),
         };
         theirs.map(save).collect()
     }
+}
+
+/// Whether anything is asked for.
+fn is_any(settings: &NetworkSettings) -> bool {
+    settings.mac.is_some() || settings.vlan.is_some()
 }
 
 /// Whether a device on this stub is what was asked for. A stub that was chosen before is not chosen again.

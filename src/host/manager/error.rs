@@ -34,6 +34,20 @@ pub enum HostError {
         "{0} is in no IOMMU group: switch the IOMMU on, in the firmware and with intel_iommu=on where it is Intel's"
     )]
     NoGroup(Sbdf),
+    /// It is to have a network identity, and is no virtual function that its physical one knows (EOPNOTSUPP).
+    #[error("{0} is no virtual function: nobody keeps a network identity for it")]
+    NotVirtual(Sbdf),
+    /// It is to have a network identity, and its physical function has no network interface here: give that its driver
+    /// and this network namespace (EOPNOTSUPP).
+    #[error(
+        "{device} has no network identity: its physical function {physical_function} has no network interface here"
+    )]
+    NoInterface {
+        /// The virtual function.
+        device: Sbdf,
+        /// Its physical function.
+        physical_function: Sbdf,
+    },
     /// It has virtual functions, which its driver would take along or which VFIO refuses: switch them off first, or give
     /// guests those (EBUSY).
     #[error(
@@ -218,7 +232,10 @@ impl HostError {
             | Self::Busy(..)
             | Self::Locked(LockRefused::Taken(_)) => Errno::EBUSY,
             Self::Guarded(_) => Errno::EPERM,
-            Self::UnsupportedDriver(_) | Self::NoGroup(_) => Errno::EOPNOTSUPP,
+            Self::UnsupportedDriver(_)
+            | Self::NoGroup(_)
+            | Self::NotVirtual(_)
+            | Self::NoInterface { .. } => Errno::EOPNOTSUPP,
             Self::Broken { .. } => Errno::EBADF,
             // EROFS
             Self::ReadOnly(_) | Self::Observer => Errno::new(30),

@@ -11,6 +11,7 @@ use crate::Sbdf;
 use crate::host::book::Book;
 use crate::host::driver;
 use crate::host::function;
+use crate::host::identity;
 use crate::host::journal::{self, JournalDamage, Loaded, Records};
 use crate::host::kernel::Kernel;
 use crate::host::operation::{Kind, Operation, WriteFailure};
@@ -230,6 +231,12 @@ fn make_true(writer: &Writer, record: &mut Record) -> Result<Recovered, WriteFai
                 Err(WriteFailure { device, what, errno: crate::Errno::EBUSY })
             }
         };
+    }
+    // Whoever has it by the journal has its network identity too.
+    if let Some(network) = record.network {
+        let is_guests = matches!(record.tenure, Tenure::Guest(_));
+        identity::apply(writer, device, if is_guests { network.wanted } else { network.saved })?;
+        record.network = record.network.filter(|_| is_guests);
     }
     if record.tenure != Tenure::Host {
         driver::put_on_stub(writer, device, &record.stub)?;

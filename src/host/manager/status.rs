@@ -5,7 +5,7 @@ use crate::Sbdf;
 use crate::host::function;
 use crate::host::journal::Records;
 use crate::host::name::{DriverName, GuestName};
-use crate::host::record::{Record, Tenure};
+use crate::host::record::{NetworkRecord, Record, Tenure};
 use crate::platform::GroupId;
 
 /// One device at one instant.
@@ -26,6 +26,8 @@ pub struct HostStatus {
     pub needs_reset: bool,
     /// It goes back to the host when its guest is done with it.
     pub managed: bool,
+    /// Its network identity, if a guest's was asked for; in quarantine, what is still to be put back.
+    pub network: Option<NetworkRecord>,
 }
 
 /// With whom a device is.
@@ -90,6 +92,7 @@ impl HostManager {
             stuck: self.core.writer.stuck_in(device),
             needs_reset: record.is_some_and(|record| record.used),
             managed: record.is_some_and(|record| record.managed),
+            network: record.and_then(|record| record.network),
         }
     }
 }

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use pcidevs::host::{
-    Attachable, Directory, GroupFile, Guarding, HostManager, HostState, Kernel, LockRefused, Locked, Options,
-    Place, Recovered, Store,
+    Attachable, Directory, GroupFile, Guarding, HostManager, HostState, KeptNetwork, Kernel, LockRefused,
+    Locked, NetworkChange, Options, Place, Recovered, Store,
 };
 use pcidevs::platform::GroupId;
 use pcidevs::{Errno, Sbdf};
@@ -71,6 +71,15 @@ impl Kernel for Deadly<dyn Kernel> {
 
     fn load_module(&self, name: &str) -> Result<(), Errno> {
         self.inner.load_module(name)
+    }
+
+    fn virtual_network(&self, interface: u32, number: u16) -> Result<KeptNetwork, Errno> {
+        self.inner.virtual_network(interface, number)
+    }
+
+    fn set_virtual_network(&self, interface: u32, number: u16, change: NetworkChange) -> Result<(), Errno> {
+        self.strike();
+        self.inner.set_virtual_network(interface, number, change)
     }
 }
 

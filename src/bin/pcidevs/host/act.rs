@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use pcidevs::Sbdf;
 use pcidevs::host::{
-    Attachable, DriverChoice, Guarding, GuestName, HostError, HostManager, HostStatus, Kernel, Released,
-    Store,
+    Attachable, DriverChoice, Guarding, GuestName, HostError, HostManager, HostStatus, Kernel,
+    NetworkIdentity, Released, Store,
 };
 
 use super::print::Report;
@@ -106,10 +106,19 @@ fn name(manager: &str, guest: &str) -> Result<GuestName, String> {
 fn attach(manager: &HostManager, options: &Attach) -> Done {
     let Detach { driver, force, devices } = &options.detach;
     let guest = name(&options.manager, &options.guest)?;
+    let identity = match (options.mac, options.vlan) {
+        (None, None) => None,
+        // Two devices with one address would not both be heard.
+        _ if devices.devices.len() != 1 => {
+            return Err("--mac and --vlan are of one device: attach it alone".into());
+        }
+        (mac, vlan) => Some(NetworkIdentity::new(mac, vlan).map_err(|error| error.to_string())?),
+    };
     let wanted = devices.devices.iter().map(|device| Attachable {
         address: *device,
         managed: !options.unmanaged,
         driver: DriverChoice::Configured(driver.clone()),
+        network: identity,
     });
     done(manager.attach(&wanted.collect::<Vec<_>>(), &guest, guarding(*force)))
 }

@@ -15,7 +15,10 @@ use std::sync::Arc;
 
 use pcidevs::Sbdf;
 use pcidevs::host::fake::Fake;
-use pcidevs::host::{Directory, DriverType, HostManager, Kernel, Linux, Options, Root, Store};
+use pcidevs::host::{
+    Directory, DriverType, HostManager, InvalidNetwork, Kernel, Linux, MacAddress, NetworkIdentity, Options,
+    Root, Store, Vlan,
+};
 
 use crate::source::fail;
 use print::Report;
@@ -98,6 +101,12 @@ pub(crate) struct Attach {
     /// Only devices that are detached already.
     #[arg(long)]
     unmanaged: bool,
+    /// The MAC address of a virtual function while the guest has it.
+    #[arg(long, value_name = "AA:BB:CC:DD:EE:FF", value_parser = mac)]
+    mac: Option<MacAddress>,
+    /// Its VLAN, 0 for none; with a priority as `ID:QOS`, and as an outer tag `ID:QOS:802.1ad`.
+    #[arg(long, value_name = "ID")]
+    vlan: Option<Vlan>,
     #[command(flatten)]
     detach: Detach,
 }
@@ -133,6 +142,12 @@ pub(crate) struct Status {
     devices: Vec<Sbdf>,
     #[command(flatten)]
     common: Common,
+}
+
+/// Refuses what no card may have when it is read.
+fn mac(text: &str) -> Result<MacAddress, InvalidNetwork> {
+    let mac = text.parse()?;
+    NetworkIdentity::new(Some(mac), None).map(|_| mac)
 }
 
 /// Refuses what this platform cannot do when it is read.

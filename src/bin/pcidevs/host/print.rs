@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use pcidevs::Sbdf;
-use pcidevs::host::{DriverName, HostState, HostStatus, Recovered, Recovery, Released};
+use pcidevs::host::{DriverName, HostState, HostStatus, NetworkRecord, Recovered, Recovery, Released};
 use serde_json::{Value, json};
 
 /// Everything there is to say.
@@ -110,6 +110,9 @@ impl Report {
             if known.needs_reset {
                 write!(out, ", to be reset")?;
             }
+            if let Some(network) = &known.network {
+                write!(out, "{}", identity(&known.state, network))?;
+            }
             if let Some(what) = &known.stuck {
                 write!(out, ", stuck: {what}")?;
             }
@@ -143,6 +146,15 @@ impl Report {
         }
         self.error.iter().try_for_each(|error| writeln!(err, "pcidevs: {error}"))
     }
+}
+
+fn identity(state: &HostState, network: &NetworkRecord) -> String {
+    if !matches!(state, HostState::Guest(_)) {
+        return ", its network identity to be put back".into();
+    }
+    let mac = network.wanted.mac.map(|mac| format!(", mac {mac}")).unwrap_or_default();
+    let vlan = network.wanted.vlan.map(|vlan| format!(", vlan {vlan}")).unwrap_or_default();
+    mac + &vlan
 }
 
 fn state(state: &HostState) -> String {
@@ -180,6 +192,7 @@ fn device(known: &HostStatus) -> Value {
         "stuck": known.stuck,
         "needs_reset": known.needs_reset,
         "managed": known.managed,
+        "network": known.network,
     })
 }
 
