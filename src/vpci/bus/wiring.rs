@@ -18,7 +18,8 @@ pub struct Target {
 /// The embedder's side of a [`Bus`](super::Bus): maps BARs, routes interrupts, resets.
 ///
 /// - *When*: after the access that asked for it, on a thread that accessed the device, with no lock held and the device
-///   kept by a use named "vPCI effect". So a hook may block; it may access other devices, and the registry.
+///   kept by a use named "vPCI effect". So a hook may block; it may access other devices, and the registry. It may not
+///   wait until an access to another device has taken effect: that device's hook may wait for this one's.
 /// - *Transitions*: the guest may use a device from the instant of its assignment on, which is before that transition
 ///   lets go of it; and one that takes it away waits for the hook under way. So in a hook a transition of this device may
 ///   be `Busy`, and [`attach`](crate::Locked::attach) refused, and neither may be waited for. There is nothing
@@ -61,13 +62,13 @@ pub trait Wiring: Send + Sync {
         Ok(())
     }
 
-    /// The guest has switched bus mastering.
+    /// The guest has switched bus mastering; or its binding ends, and then it is off.
     fn bus_master(&self, target: Target, to: Switch) -> Result<(), HookError> {
         let _ = (target, to);
         Ok(())
     }
 
-    /// The guest has put the device to another power state.
+    /// The guest has put the device to another power state; or its binding ends, and then it is D0.
     fn power(&self, target: Target, to: PowerState) -> Result<(), HookError> {
         let _ = (target, to);
         Ok(())
