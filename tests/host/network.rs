@@ -186,6 +186,40 @@ fn an_undo_that_cannot_restore_it_breaks_the_device_and_says_why() {
 }
 
 #[test]
+fn a_repair_restores_it_and_fails_while_that_cannot_be() {
+    let fake = machine_with_virtual();
+    let manager = open(&fake);
+    fake.on_write(|_, what| {
+        (what.contains("vlan 100") || what.contains("mac 02:00")).then_some(Mishap::Error(Errno::EACCES))
+    });
+    attach(&manager, &[named(VF)]).expect_err("the VLAN is refused");
+    manager.repair(at(VF)).expect_err("the address as well");
+    assert!(matches!(state(&manager, VF), HostState::Broken { .. }));
+    fake.behave();
+    manager.repair(at(VF)).expect("repaired");
+    assert_eq!((kept(&fake), state(&manager, VF)), (hosts_network(), HostState::Quarantine));
+    assert_eq!(manager.record(at(VF)).expect("detached").network, None);
+    manager.reattach(&set(&[VF])).expect("reattached");
+    assert_eq!(dump(&fake), dump(&machine_with_virtual()));
+}
+
+#[test]
+fn the_next_guest_that_asks_for_none_has_the_hosts() {
+    let fake = machine_with_virtual();
+    let manager = open(&fake);
+    attach(&manager, &[named(VF)]).expect("attached");
+    // Nothing can be asked or set.
+    fake.refuse_at_interface(2, Some(Errno::EIO));
+    manager.release(&set(&[VF]), &guest("vm")).expect("the guest gets rid of it");
+    assert_eq!((kept(&fake), state(&manager, VF)), (guests_kept(), HostState::Deferred));
+    fake.refuse_at_interface(2, None);
+    attach(&manager, &[Attachable::managed(at(VF))]).expect("attached");
+    assert_eq!((kept(&fake), manager.record(at(VF)).expect("a guest's").network), (hosts_network(), None));
+    release(&manager, &[VF], "vm");
+    assert_eq!(dump(&fake), dump(&machine_with_virtual()));
+}
+
+#[test]
 fn a_release_that_cannot_restore_it_leaves_it_due_and_nobody_gets_the_device_without() {
     let fake = machine_with_virtual();
     let manager = open(&fake);
