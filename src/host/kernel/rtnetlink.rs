@@ -3,8 +3,7 @@
 //! The kernel has no files for what a physical function keeps; `ip link set DEV vf N` talks to it in these messages.
 //! Each begins with a header, then the link's, then attributes: length, type, value, padded to four bytes. Only the
 //! few attributes that are needed are looked at, and every length is checked against what is there.
-//! (`netlink-packet-route` reads all attributes of all families, and refuses a whole link for one that it does not
-//! understand.)
+//! `netlink-packet-route` decodes all attributes, and fails for the whole link if one of them cannot be decoded.
 
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
